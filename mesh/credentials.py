@@ -1,0 +1,175 @@
+"""Who a client is: tokens, which the business signs, and tickets, which a balancer signs for one edge.
+
+A token is a JWT with `sub` = user id, checked for algorithm, signature, issuer, audience and expiry. A ticket is a JWT too, bound
+to one edge *instance* and good for one connection within 30 seconds. As only that one process can accept it, remembering the ids
+it has seen is enough to make it single-use: no shared cache is asked, and a restarted edge is another instance.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from pydantic import Field, SecretStr, model_validator
+
+from mesh import errors, naming
+from mesh.settings import ServiceSettings
+
+TICKET_SECONDS = 30.0
+CLOCK_LEEWAY_SECONDS = 5.0  # between the machine that signs tokens and ours
+MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key at least as long as the hash
+_TICKET_ISSUER = "tidings-balancer"
+_ASYMMETRIC = ["RS256", "ES256", "EdDSA"]
+
+
+class CredentialSettings(ServiceSettings):
+    """How a service that faces clients checks them."""
+
+    token_secret: SecretStr = Field(SecretStr(""), description="key of HS256 tokens, at least 32 bytes; empty accepts none")
+    token_jwks_url: str = Field("", description="where the keys of RS256, ES256 and EdDSA tokens are published; empty accepts none")
+    token_issuer: str = Field("tidings", description="the `iss` a token must have")
+    token_audience: str = Field("tidings", description="the `aud` a token must have")
+    ticket_secret: SecretStr = Field(SecretStr(""), description="key of the tickets between balancers and edges, at least 32 bytes")
+
+    @model_validator(mode="after")
+    def _check_secrets(self) -> "CredentialSettings":
+        for name in ("token_secret", "ticket_secret"):
+            secret: SecretStr = getattr(self, name)
+            if secret.get_secret_value() and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+                raise ValueError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes: make one with `openssl rand -hex 32`")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An authenticated user.
+
+    Attributes:
+        user_id: who.
+        expires: until when, in Unix seconds.
+    """
+
+    user_id: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A ticket just issued; `expires` in Unix seconds."""
+
+    text: str
+    ticket_id: str
+    expires: float
+
+
+class TokenVerifier:
+    """Checks the business's tokens."""
+
+    def __init__(self, settings: CredentialSettings) -> None:
+        self._secret = settings.token_secret.get_secret_value()
+        self._issuer = settings.token_issuer
+        self._audience = settings.token_audience
+        self._jwks = jwt.PyJWKClient(settings.token_jwks_url, timeout=5) if settings.token_jwks_url else None
+
+    async def verify(self, token: str, now: float) -> Identity:
+        """The user a token names.
+
+        Raises:
+            TidingsError: UNAUTHENTICATED, with what is wrong.
+        """
+        try:
+            key, algorithms = await self._key(token)
+            claims = _decode(token, key, algorithms, issuer=self._issuer, audience=self._audience, now=now)
+        except jwt.PyJWTError as error:
+            raise errors.unauthenticated(f"the token was refused ({error})") from error
+        if not naming.USER_ID.fullmatch(claims["sub"]):
+            raise errors.unauthenticated("the token's `sub` is not a user id (1-128 characters of [A-Za-z0-9._@+-])")
+        return Identity(claims["sub"], float(claims["exp"]))
+
+    async def _key(self, token: str) -> tuple[object, list[str]]:
+        """The key for a token and the only algorithms it may be used with: never both families for one key."""
+        if jwt.get_unverified_header(token).get("alg") in _ASYMMETRIC and self._jwks is not None:
+            # PyJWKClient reads over the network the first time it sees a key id, and blocks.
+            found = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
+            return found.key, _ASYMMETRIC
+        if not self._secret:
+            raise jwt.InvalidAlgorithmError("no key is configured for its algorithm")
+        return self._secret, ["HS256"]
+
+
+def mint_token(
+    secret: str, user_id: str, now: float, lifetime_seconds: float, issuer: str = "tidings", audience: str = "tidings"
+) -> str:
+    """A token as a business would sign it; for development and tests.
+
+    Raises:
+        TidingsError: INVALID_FIELD when the user id is none.
+    """
+    if not naming.USER_ID.fullmatch(user_id):
+        raise errors.invalid_field("user_id", f"{user_id!r} is not 1-128 characters of [A-Za-z0-9._@+-]")
+    claims = {"sub": user_id, "iss": issuer, "aud": audience, "iat": int(now), "exp": int(now + lifetime_seconds)}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+class TicketIssuer:
+    """Signs tickets; the balancer's side."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def issue(self, identity: Identity, edge_id: str, now: float) -> Ticket:
+        """A ticket for one connection of this user at this edge instance."""
+        ticket_id, expires = secrets.token_urlsafe(16), now + TICKET_SECONDS
+        claims = {
+            "sub": identity.user_id,
+            "iss": _TICKET_ISSUER,
+            "aud": edge_id,
+            "jti": ticket_id,
+            "exp": expires,
+            "session_exp": identity.expires,
+        }
+        return Ticket(jwt.encode(claims, self._secret, algorithm="HS256"), ticket_id, expires)
+
+
+class TicketVerifier:
+    """Accepts each ticket once; the edge's side."""
+
+    def __init__(self, secret: str, edge_id: str) -> None:
+        self._secret = secret
+        self._edge_id = edge_id
+        self._used: dict[str, float] = {}  # ticket id -> expiry, oldest first
+
+    def verify(self, text: str, now: float) -> tuple[Identity, str]:
+        """The user and the ticket's id; the ticket is spent.
+
+        Raises:
+            TidingsError: UNAUTHENTICATED, with what is wrong.
+        """
+        try:
+            claims = _decode(text, self._secret, ["HS256"], issuer=_TICKET_ISSUER, audience=self._edge_id, now=now)
+        except jwt.PyJWTError as error:
+            raise errors.unauthenticated(f"the ticket was refused ({error})") from error
+        self._forget(now)
+        ticket_id = claims["jti"]
+        if ticket_id in self._used:
+            raise errors.unauthenticated("the ticket was used before")
+        self._used[ticket_id] = claims["exp"]
+        return Identity(claims["sub"], float(claims["session_exp"])), ticket_id
+
+    def _forget(self, now: float) -> None:
+        for ticket_id, expires in list(self._used.items()):
+            if expires + CLOCK_LEEWAY_SECONDS > now:
+                break
+            del self._used[ticket_id]
+
+
+def _decode(text: str, key: object, algorithms: list[str], *, issuer: str, audience: str, now: float) -> dict[str, Any]:
+    options: Any = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+    claims: dict[str, Any] = jwt.decode(text, key, algorithms, options, issuer=issuer, audience=audience)  # type: ignore[arg-type]
+    # Checked here, for PyJWT reads the clock by itself and ours is passed in.
+    if float(claims["exp"]) + CLOCK_LEEWAY_SECONDS <= now:
+        raise jwt.ExpiredSignatureError("it has expired")
+    if float(claims.get("nbf", 0)) - CLOCK_LEEWAY_SECONDS > now:
+        raise jwt.ImmatureSignatureError("it isn't valid yet")
+    return claims

@@ -1,0 +1,68 @@
+"""Identifiers, and who owns what.
+
+The formats are a public contract (see proto/tidings/common/v1/conversation.proto). Everything here is pure but for the two
+functions that make random ids.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+
+import uuid_utils
+
+USER_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
+DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENT_MSG_ID = re.compile(r"[\x21-\x7e]{1,64}")
+CONVERSATION_ID = re.compile(r"[dg][a-z2-7]{26}")
+
+
+def new_instance_id(service: str) -> str:
+    """An id for a process just started, for example ``edge-01j9…``: ordered by time, never reused."""
+    return f"{service}-{_base32(uuid_utils.uuid7().bytes)}"
+
+
+def new_group_id() -> str:
+    """A random group id: knowing one is no right, but it can't be guessed either."""
+    return "g" + _base32(secrets.token_bytes(16))
+
+
+def direct_conversation_id(one: str, other: str) -> str:
+    """The id of the only direct conversation between two users, whichever of them asks."""
+    first, second = sorted((one, other))
+    # A user id cannot hold a NUL, so the pair is read back in one way only.
+    return "d" + _base32(hashlib.blake2b(f"{first}\0{second}".encode(), digest_size=16).digest())
+
+
+def message_id(conversation_id: str, seq: int) -> str:
+    """A message's id is its place: unique, never reused, and found without an index."""
+    return f"{conversation_id}:{seq}"
+
+
+def parse_message_id(text: str) -> tuple[str, int]:
+    """Take a message id apart.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    conversation_id, _, seq = text.partition(":")
+    if not CONVERSATION_ID.fullmatch(conversation_id) or not seq.isascii() or not seq.isdigit() or len(seq) > 18:
+        raise ValueError(f"{text!r} is not a message id: it should look like gabc…:17")
+    return conversation_id, int(seq)
+
+
+def owner(key: str, nodes: Iterable[str]) -> str | None:
+    """The node that owns a key: highest random weight (Thaler & Ravishankar 1998). None when there are no nodes.
+
+    When a node joins or leaves, only the keys it takes or had change owner.
+    """
+    return max(nodes, key=lambda node: (_weight(node, key), node), default=None)
+
+
+def _weight(node: str, key: str) -> bytes:
+    return hashlib.blake2b(f"{node}\0{key}".encode(), digest_size=8).digest()
+
+
+def _base32(data: bytes) -> str:
+    return base64.b32encode(data).decode().rstrip("=").lower()

@@ -1,0 +1,110 @@
+"""The life of a process: start, serve until told to stop, drain, leave.
+
+Each service's `serve(settings, registry, telemetry)` is an async context manager that builds its collaborators in order and
+closes them in reverse. `run` puts one of them, or several, under signals.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+from aiohttp import web
+
+from mesh.etcd_registry import EtcdRegistry
+from mesh.registry import MemoryRegistry, Registry
+from mesh.settings import ServiceSettings
+from mesh.telemetry import Telemetry, admin_routes, configure_logging, listen, settle_memory
+
+S = TypeVar("S", bound=ServiceSettings)
+Serve = Callable[[S, Registry, Telemetry], AbstractAsyncContextManager[object]]
+_log = structlog.get_logger(__name__)
+
+
+def run(service: str, settings: S, serve: Serve[S]) -> None:
+    """Run one service in this process until SIGTERM or SIGINT."""
+    configure_logging(service, settings.log_level, as_json=settings.log_json)
+    asyncio.run(_main(service, settings, serve))
+
+
+async def _main(service: str, settings: S, serve: Serve[S]) -> None:
+    stop = stop_signal()
+    telemetry = Telemetry(service, settings.traces)
+    try:
+        async with open_registry(settings.registry) as registry, serve(settings, registry, telemetry):
+            app = web.Application()
+            app.add_routes(admin_routes(telemetry, lambda: "stopping" if stop.is_set() else ""))
+            async with listen(app, settings.host, settings.admin_port) as port:
+                settle_memory()
+                _log.info("serving", admin=f"http://{settings.host}:{port}")
+                await stop.wait()
+                _log.info("stopping")
+    finally:
+        telemetry.close()
+
+
+def stop_signal() -> asyncio.Event:
+    """An event set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+@asynccontextmanager
+async def open_registry(url: str) -> AsyncIterator[Registry]:
+    """The registry a URL names.
+
+    Raises:
+        ValueError: neither memory:// nor etcd://.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory":
+        yield MemoryRegistry()
+    elif scheme == "etcd" and rest:
+        async with EtcdRegistry.open(rest.split(",")) as registry:
+            yield registry
+    else:
+        raise ValueError(f"registry {url!r}: use memory:// or etcd://host:port[,host:port…]")
+
+
+@asynccontextmanager
+async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines beside the body; cancelled when it ends.
+
+    One that fails is logged, cancels the body, and its exception leaves the context in place of the cancellation.
+    """
+    owner, failures = asyncio.current_task(), list[BaseException]()
+    assert owner is not None, "an asynchronous context is entered in a task"  # noqa: S101
+
+    def on_done(task: asyncio.Task[None]) -> None:
+        failure = None if task.cancelled() else task.exception()
+        if failure is None:
+            return
+        _log.error("background task failed", task=task.get_name(), exc_info=failure)
+        if not ending and not failures:
+            failures.append(failure)
+            owner.cancel()
+
+    ending = False
+    tasks = [asyncio.create_task(one, name=getattr(one, "__qualname__", repr(one))) for one in work]
+    for task in tasks:
+        task.add_done_callback(on_done)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if failures and owner.uncancel() == 0:  # else someone else wants the body to end as well
+            raise failures[0] from None
+        raise
+    finally:
+        ending = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,169 @@
+"""gRPC, as every service uses it: one way to serve, one way to call.
+
+Server: health, reflection in development, keepalive, size limits; domain errors become statuses in one place; calls are counted
+and traced. Client: one channel per node, deadlines that shrink from hop to hop, trace context passed on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry import context as trace_context
+from opentelemetry import propagate, trace
+
+from mesh import errors
+from mesh.telemetry import Telemetry
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a batch of 1,000 envelopes of 16 KiB
+_SIZE = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+_SERVER_OPTIONS = [
+    *_SIZE,
+    ("grpc.so_reuseport", 0),  # two processes on one port by mistake is an error, not a coin toss
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+_CHANNEL_OPTIONS = [
+    *_SIZE,
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),  # a channel of one's own is a connection of one's own
+]
+_HOP_MARGIN = 0.9  # a callee gets this share of the caller's remaining time, so that its error still comes in time
+
+_deadline: ContextVar[float | None] = ContextVar("tidings_deadline", default=None)
+_log = structlog.get_logger(__name__)
+
+Handler = Any  # grpc.RpcMethodHandler has no useful type
+AddServicer = Callable[[grpc.aio.Server], None]
+
+
+@asynccontextmanager
+async def serve(
+    address: str, servicers: dict[str, AddServicer], telemetry: Telemetry, *, reflect: bool, drain_seconds: float
+) -> AsyncIterator[int]:
+    """Serve until the context ends; gives the port.
+
+    Args:
+        address: host:port; port 0 picks a free one.
+        servicers: full service name -> function that adds its servicer to the server.
+        telemetry: counts and traces the calls.
+        reflect: list the services to tools that ask.
+        drain_seconds: how long calls under way may take when the context ends.
+    """
+    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=[_ServerInterceptor(telemetry)])
+    for add in servicers.values():
+        add(server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if reflect:
+        names = [*servicers, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+    port = server.add_insecure_port(address)
+    await server.start()
+    for name in ["", *servicers]:
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield port
+    finally:
+        await status.enter_graceful_shutdown()
+        await server.stop(drain_seconds)
+
+
+def channel(address: str, telemetry: Telemetry) -> grpc.aio.Channel:
+    """A channel to one node. Close it explicitly, in the loop that made it."""
+    interceptor = _ClientInterceptor(telemetry)
+    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS, interceptors=[interceptor])
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Turn a peer's status into the `TidingsError` it stands for."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise errors.from_rpc_error(error) from error
+
+
+def remaining(limit: float) -> float:
+    """Seconds a call made now may take: `limit`, or less when the call being served has less left."""
+    until = _deadline.get()
+    if until is None:
+        return limit
+    return max(0.001, min(limit, (until - time.monotonic()) * _HOP_MARGIN))
+
+
+class _ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Deadline, trace context, counting, and the mapping of errors for every unary method; streams map their own."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        method = details.method
+        inner = handler.unary_unary
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            left = context.time_remaining()
+            _deadline.set(None if left is None else time.monotonic() + left)
+            with self._telemetry.server_span(method, {key: str(value) for key, value in context.invocation_metadata() or ()}):
+                return await self._answer(method, inner, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+    async def _answer(
+        self, method: str, inner: Callable[..., Awaitable[Any]], request: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Any:
+        started = time.perf_counter()
+        outcome = "OK"
+        try:
+            return await inner(request, context)
+        except errors.TidingsError as error:
+            outcome = error.reason
+            await context.abort_with_status(error.to_status())
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            outcome = "CANCELLED"
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            _log.exception("rpc failed", method=method)
+            await context.abort_with_status(errors.internal("an unforeseen fault; the service's log has it").to_status())
+        finally:
+            self._telemetry.rpc(method, outcome, time.perf_counter() - started)
+
+
+class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
+    """Passes on the trace context and what is left of the deadline."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Awaitable[Any]], details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        limit = 10.0 if details.timeout is None else details.timeout  # no call without a deadline
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        if trace.get_current_span().get_span_context().is_valid:
+            carrier: dict[str, str] = {}
+            propagate.inject(carrier, trace_context.get_current())
+            for key, value in carrier.items():
+                metadata.add(key, value)
+        passed = grpc.aio.ClientCallDetails(details.method, remaining(limit), metadata, details.credentials, details.wait_for_ready)
+        return await continuation(passed, request)

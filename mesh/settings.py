@@ -1,0 +1,41 @@
+"""Settings: from flags, else from the environment (`TIDINGS_<SERVICE>_<SETTING>`), else the default.
+
+A service derives its own class from `ServiceSettings` and names its service; nothing reads the environment anywhere else.
+"""
+
+from typing import Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+
+def environment(service: str) -> SettingsConfigDict:
+    """The `model_config` of a service's settings."""
+    return SettingsConfigDict(
+        env_prefix=f"TIDINGS_{service.upper()}_", cli_kebab_case=True, cli_prog_name=f"python -m {service}", extra="forbid"
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    advertise: str = Field("", description="host that others reach this process under; empty means `host`")
+    registry: str = Field("memory://", description="memory:// or etcd://host:port[,host:port…]")
+    zone: str = Field("", description="failure domain, for topology-aware assignment")
+    admin_port: int = Field(0, ge=0, le=65535, description="port of /healthz, /readyz and /metrics; 0 picks a free one")
+    drain_seconds: float = Field(10.0, ge=0, description="longest time to finish work under way when stopped")
+    reflection: bool = Field(True, description="let tools list the gRPC services (a help in development)")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_json: bool = Field(False, description="one JSON object a line instead of coloured text")
+    traces: str = Field("", description="OTLP endpoint for traces, for example http://127.0.0.1:4317; empty sends none")
+
+    @property
+    def advertised_host(self) -> str:
+        """The host to register under."""
+        return self.advertise or self.host
+
+    @classmethod
+    def from_command_line(cls, arguments: list[str] | None = None) -> Self:
+        """Read flags, then the environment. `--help` lists the settings; a wrong one exits with what is allowed."""
+        return CliApp.run(cls, cli_args=arguments)
