@@ -20,6 +20,9 @@ TICKET_SECONDS = 30.0
 CLOCK_LEEWAY_SECONDS = 5.0  # between the machine that signs tokens and ours
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key at least as long as the hash
 _TICKET_ISSUER = "tidings-balancer"
+_LATEST = 253_402_300_799.0  # the last second of the year 9999: what later code can still write as a date
+# Besides what PyJWT says, what Python says of text that isn't Unicode or JSON nested too deep.
+_REFUSALS = (jwt.PyJWTError, ValueError, RecursionError)
 _ASYMMETRIC = ["RS256", "ES256", "EdDSA"]
 
 
@@ -76,12 +79,14 @@ class TokenVerifier:
         """The user a token names.
 
         Raises:
-            TidingsError: UNAUTHENTICATED, with what is wrong.
+            TidingsError: UNAUTHENTICATED, with what is wrong; UNAVAILABLE when the published keys can't be read.
         """
         try:
             key, algorithms = await self._key(token)
             claims = _decode(token, key, algorithms, issuer=self._issuer, audience=self._audience, now=now)
-        except jwt.PyJWTError as error:
+        except jwt.PyJWKClientConnectionError as error:
+            raise errors.unavailable("the keys that tokens are checked with can't be read just now; send it again") from error
+        except _REFUSALS as error:
             raise errors.unauthenticated(f"the token was refused ({error})") from error
         if not naming.USER_ID.fullmatch(claims["sub"]):
             raise errors.unauthenticated("the token's `sub` is not a user id (1-128 characters of [A-Za-z0-9._@+-])")
@@ -148,7 +153,7 @@ class TicketVerifier:
         """
         try:
             claims = _decode(text, self._secret, ["HS256"], issuer=_TICKET_ISSUER, audience=self._edge_id, now=now)
-        except jwt.PyJWTError as error:
+        except _REFUSALS as error:
             raise errors.unauthenticated(f"the ticket was refused ({error})") from error
         self._forget(now)
         ticket_id = claims["jti"]
@@ -158,9 +163,10 @@ class TicketVerifier:
         return Identity(claims["sub"], float(claims["session_exp"])), ticket_id
 
     def _forget(self, now: float) -> None:
-        for ticket_id, expires in list(self._used.items()):
+        while self._used:
+            ticket_id, expires = next(iter(self._used.items()))
             if expires + CLOCK_LEEWAY_SECONDS > now:
-                break
+                return
             del self._used[ticket_id]
 
 
@@ -168,8 +174,15 @@ def _decode(text: str, key: object, algorithms: list[str], *, issuer: str, audie
     options: Any = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False, "verify_nbf": False}
     claims: dict[str, Any] = jwt.decode(text, key, algorithms, options, issuer=issuer, audience=audience)  # type: ignore[arg-type]
     # Checked here, for PyJWT reads the clock by itself and ours is passed in.
-    if float(claims["exp"]) + CLOCK_LEEWAY_SECONDS <= now:
+    if _time(claims, "exp") + CLOCK_LEEWAY_SECONDS <= now:
         raise jwt.ExpiredSignatureError("it has expired")
-    if float(claims.get("nbf", 0)) - CLOCK_LEEWAY_SECONDS > now:
+    if "nbf" in claims and _time(claims, "nbf") - CLOCK_LEEWAY_SECONDS > now:
         raise jwt.ImmatureSignatureError("it isn't valid yet")
     return claims
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+        raise jwt.DecodeError(f"its `{name}` is not a time in seconds")
+    return float(value)

@@ -77,8 +77,10 @@ class EtcdRegistry:
                 if nodes != known:
                     known = nodes
                     yield dict(nodes)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), RELIST_SECONDS)
+                    async with asyncio.timeout(RELIST_SECONDS):
+                        await changed.wait()
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)

@@ -5,7 +5,7 @@ A service derives its own class from `ServiceSettings` and names its service; no
 
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 
@@ -38,4 +38,9 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls, arguments: list[str] | None = None) -> Self:
         """Read flags, then the environment. `--help` lists the settings; a wrong one exits with what is allowed."""
-        return CliApp.run(cls, cli_args=arguments)
+        try:
+            return CliApp.run(cls, cli_args=arguments)
+        except ValidationError as error:
+            # Not the error's own text, which quotes the values: one of them may be a secret.
+            faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
+            raise SystemExit("\n".join(faults)) from None

@@ -1,0 +1,201 @@
+"""What is known of every edge: sans-IO, time passed in.
+
+An edge is here for exactly as long as its ReportLoad stream: when the stream ends, its load, its connections and the assignments
+on their way to it are forgotten at once. A second stream of the same edge replaces the first, so a connection that broke unseen
+doesn't count twice.
+
+Counted for the caps, per network and per user: connections that edges reported, and assignments under way (tickets handed out
+that have neither arrived nor run out). Every operation costs the same however many edges and connections there are, except
+`nodes`, which is one step per edge.
+
+This module must not know streams, tickets' texts, tokens, or HTTP.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from balancer.address import network
+from balancer.policies.node import Node
+
+ASSIGNMENT_SECONDS = 30.0  # a ticket's life: what has not arrived by then never will
+SILENCE_SECONDS = 6.0  # an edge reports at least every 2 s; one that missed three is stuck, though its stream still stands
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection for the caps; `network` is the client's address as `address.network` gives it, "" when unknown."""
+
+    network: str
+    user_id: str
+
+    @classmethod
+    def of(cls, ip: str, user_id: str) -> "Connection":
+        """From a client's address."""
+        return cls(network(ip), user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an edge says of itself once; capacity in connections, at least 1."""
+
+    edge_id: str
+    url: str
+    zone: str
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an edge reports; see EdgeLoad in the contract."""
+
+    connections: int
+    opened: tuple[Connection, ...] = ()
+    closed: tuple[Connection, ...] = ()
+    arrived: tuple[str, ...] = ()
+    draining: bool = False
+    loop_lag_us: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Edge:
+    """One edge under one stream. Others read it; only `Fleet` changes it."""
+
+    profile: Profile
+    heard: float
+    connections: int = 0
+    draining: bool = False
+    loop_lag_us: int = 0
+    open: Counter[Connection] = field(default_factory=Counter)
+    under_way: set[str] = field(default_factory=set)
+
+    @property
+    def node(self) -> Node:
+        """The edge as a policy sees it."""
+        profile = self.profile
+        return Node(profile.edge_id, profile.zone, self.connections, len(self.under_way), profile.capacity, self.draining)
+
+
+@dataclass(frozen=True, slots=True)
+class _Assignment:
+    ticket_id: str
+    edge: Edge
+    connection: Connection
+    expires: float
+
+
+class Fleet:
+    """All edges of one balancer. Times are seconds of any clock that doesn't go back."""
+
+    def __init__(self) -> None:
+        self._edges: dict[str, Edge] = {}
+        self._assignments: dict[str, _Assignment] = {}
+        self._expiries: deque[_Assignment] = deque()  # in order, for all live equally long
+        self._by_network: Counter[str] = Counter()
+        self._by_user: Counter[str] = Counter()
+
+    def enter(self, profile: Profile, connections: Iterable[Connection], now: float) -> Edge:
+        """An edge opened its stream. An older stream of the same edge is forgotten; `holds` tells its holder."""
+        older = self._edges.get(profile.edge_id)
+        if older is not None:
+            self.leave(older)
+        edge = self._edges[profile.edge_id] = Edge(profile, now)
+        for connection in connections:
+            self._open(edge, connection)
+        edge.connections = edge.open.total()
+        return edge
+
+    def leave(self, edge: Edge) -> None:
+        """The edge's stream ended. Does nothing for one already forgotten."""
+        if not self.holds(edge):
+            return
+        del self._edges[edge.profile.edge_id]
+        for connection, count in edge.open.items():
+            self._count(connection, -count)
+        for ticket_id in list(edge.under_way):
+            self._forget(ticket_id)
+
+    def holds(self, edge: Edge) -> bool:
+        """Whether this stream's edge is still the one known under its id."""
+        return self._edges.get(edge.profile.edge_id) is edge
+
+    def report(self, edge: Edge, load: Load, now: float) -> None:
+        """Take in a report. One of a forgotten stream changes nothing; neither does the closing of what never opened."""
+        if not self.holds(edge):
+            return
+        edge.heard = now
+        edge.connections, edge.loop_lag_us = load.connections, load.loop_lag_us
+        edge.draining = edge.draining or load.draining  # nobody comes back from draining
+        for connection in load.opened:
+            self._open(edge, connection)
+        for connection in load.closed:
+            self._close(edge, connection)
+        for ticket_id in load.arrived:
+            if ticket_id in edge.under_way:
+                self._forget(ticket_id)
+
+    def drain(self, edge: Edge) -> None:
+        """Give the edge nothing more."""
+        edge.draining = True
+
+    def assign(self, edge_id: str, ticket_id: str, connection: Connection, now: float) -> None:
+        """A ticket for this edge was handed out.
+
+        Raises:
+            KeyError: no such edge.
+        """
+        edge = self._edges[edge_id]
+        assignment = _Assignment(ticket_id, edge, connection, now + ASSIGNMENT_SECONDS)
+        self._assignments[ticket_id] = assignment
+        self._expiries.append(assignment)
+        edge.under_way.add(ticket_id)
+        self._count(connection, 1)
+
+    def expire(self, now: float) -> None:
+        """Forget assignments that have run out. Call it before reading what follows."""
+        while self._expiries and self._expiries[0].expires <= now:
+            self._forget(self._expiries.popleft().ticket_id)
+
+    def count(self, connection: Connection) -> tuple[int, int]:
+        """Connections and assignments of this connection's network and of its user; an unknown network counts none."""
+        return self._by_network[connection.network] if connection.network else 0, self._by_user[connection.user_id]
+
+    def nodes(self, now: float) -> list[Node]:
+        """Every edge heard from lately, as policies see it."""
+        return [edge.node for edge in self._edges.values() if now - edge.heard < SILENCE_SECONDS]
+
+    def edges(self) -> list[Edge]:
+        """Every edge, by id."""
+        return [edge for _, edge in sorted(self._edges.items())]
+
+    def edge(self, edge_id: str) -> Edge | None:
+        """One edge."""
+        return self._edges.get(edge_id)
+
+    @property
+    def assignments_under_way(self) -> int:
+        """Tickets on their way, in all."""
+        return len(self._assignments)
+
+    def _open(self, edge: Edge, connection: Connection) -> None:
+        edge.open[connection] += 1
+        self._count(connection, 1)
+
+    def _close(self, edge: Edge, connection: Connection) -> None:
+        if edge.open[connection] > 1:
+            edge.open[connection] -= 1
+        elif edge.open.pop(connection, 0) == 0:
+            return
+        self._count(connection, -1)
+
+    def _forget(self, ticket_id: str) -> None:
+        assignment = self._assignments.pop(ticket_id, None)
+        if assignment is not None:
+            assignment.edge.under_way.discard(ticket_id)
+            self._count(assignment.connection, -1)
+
+    def _count(self, connection: Connection, change: int) -> None:
+        for counts, key in ((self._by_network, connection.network), (self._by_user, connection.user_id)):
+            counts[key] += change
+            if counts[key] <= 0:
+                del counts[key]

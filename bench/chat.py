@@ -1,0 +1,178 @@
+"""`tidings bench chat`: how many messages per second the mesh stores and delivers, how late, and at what cost.
+
+Open loop: messages are due at fixed times and latency counts from those. With a rate, one span at that rate. With rate 0, a search
+for the knee, then a span at the knee (for the cost) and one at a quarter of it (for the latency of a mesh that isn't pressed).
+Afterwards every log is read back and compared with what was answered and delivered.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.baselines import Baseline, run_baselines
+from bench.count import count_rows
+from bench.crowd import MIXES
+from bench.inserts import run_insert_baseline
+from bench.knee import KneeSearch, Trial
+from bench.mesh import Target, fleet, one_process
+from bench.remote import RemoteGenerator, generator
+from bench.report import Cost, Measurement, Report
+from bench.resources import Usage, hardware, measure, versions
+
+TRIAL_SECONDS = 4.0  # one step of the search: long enough for queues to show that they grow
+WARM_UP_SECONDS = 2.0
+WARM_UP_RATE = 500.0
+MESSAGE_BYTES = 120
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """What to measure.
+
+    Attributes:
+        users: connected, one device each.
+        seconds: length of each measured span.
+        rate: messages per second; 0 searches for the knee.
+        mix: "pairs", "groups10", "groups100" or "mixed" (80, 15 and 5 of 100 messages).
+        url: a balancer that serves already; empty starts a mesh.
+        token_secret: what that mesh's tokens are signed with.
+        database: postgresql://…, for the fleet to use (empty: a private cluster); with a url, where to count rows.
+        mode: "process" (one process, SQLite) or "fleet" (a process per service, PostgreSQL, etcd).
+        loop: event loop of the one process: "uvloop" or "asyncio".
+        message_bytes: text of each message.
+        baselines: whether to measure the bare parts too.
+    """
+
+    users: int = 200
+    seconds: float = 20.0
+    rate: float = 0.0
+    mix: str = "pairs"
+    url: str = ""
+    token_secret: str = ""
+    database: str = ""
+    mode: str = "process"
+    loop: str = "uvloop"
+    message_bytes: int = MESSAGE_BYTES
+    baselines: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be measured, in words."""
+        _require(self.mix in MIXES, f"mix {self.mix!r}: use one of {', '.join(MIXES)}")
+        _require(self.mode in ("process", "fleet"), f"mode {self.mode!r}: use process or fleet")
+        _require(self.users >= max(MIXES[self.mix]), f"mix {self.mix} needs at least {max(MIXES[self.mix])} users")
+        _require(self.seconds > 0 and self.rate >= 0, "seconds must be above 0, rate 0 or above")
+        _require(not self.url or bool(self.token_secret), "with a url, give the secret its tokens are signed with")
+
+
+def run(options: ChatOptions) -> Report:
+    """Measure.
+
+    Raises:
+        ValueError: the options make no sense.
+        GeneratorFailedError, TimeoutError, OSError: the mesh did not serve.
+    """
+    with _target(options) as target, generator() as load:
+        session = _Session(options, target, load)
+        session.connect()
+        search = session.measure()
+        audit = load.do("audit")
+        counted = count_rows(target.database, session.prefix) if target.database else {}
+    return Report(
+        bench="chat",
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=hardware(),
+        versions=versions(),
+        settings=_settings(options, target),
+        trials=search.trials,
+        knee_rate=search.knee,
+        peak_stored_rate=search.peak_stored_rate,
+        measurements=session.measurements,
+        faults={**audit["delivery"], **_named("in the log: ", audit["log"]), **_named("in the database: ", counted)},
+        entries_read=audit["log"]["entries"],
+        rows_counted=counted.get("entries", 0),
+        baselines=_baselines(options) if options.baselines else [],
+    )
+
+
+class _Session:
+    """A connected crowd, and what was measured with it."""
+
+    def __init__(self, options: ChatOptions, target: Target, load: RemoteGenerator) -> None:
+        self._options = options
+        self._target = target
+        self._load = load
+        self.prefix = f"bench-{secrets.token_hex(4)}"  # new users every time: what earlier runs left is not in the way
+        self.measurements: list[Measurement] = []
+
+    def connect(self) -> None:
+        """Let all users in, and warm up."""
+        tokens = {name: self._target.token(name) for name in (f"{self.prefix}-{n}" for n in range(self._options.users))}
+        arguments = {"url": self._target.url, "message_bytes": self._options.message_bytes, "mix": self._options.mix}
+        self._load.do("connect", tokens=tokens, **arguments)
+        self._step(WARM_UP_RATE, WARM_UP_SECONDS)
+
+    def measure(self) -> KneeSearch:
+        """Take the spans asked for; gives the search, which is empty when a rate was given."""
+        search = KneeSearch()
+        if self._options.rate:
+            self._span("given rate", self._options.rate)
+            return search
+        while search.next_rate is not None:
+            account = self._step(search.next_rate, TRIAL_SECONDS)
+            search.record(Trial(search.next_rate, account["stored_rate"], account["delivered_latency"]["p99"]))
+        if search.knee:
+            self._span("knee", search.knee)
+            self._span("quarter", search.knee / 4)
+        return search
+
+    def _span(self, name: str, rate: float) -> None:
+        pids = {**self._target.pids, "generator": self._load.pid}
+        before, started = measure(pids), time.monotonic()
+        account = self._step(rate, self._options.seconds)
+        seconds, after = time.monotonic() - started, measure(pids)
+        costs = {service: _cost(before[service], after[service], account["stored"], seconds) for service in pids}
+        self.measurements.append(Measurement(name, account, costs))
+
+    def _step(self, rate: float, seconds: float) -> dict[str, Any]:
+        return self._load.do("step", rate=rate, seconds=seconds)
+
+
+@contextmanager
+def _target(options: ChatOptions) -> Iterator[Target]:
+    if options.url:
+        yield Target(options.url, options.token_secret, options.database, settings={"mode": "url", "url": options.url})
+        return
+    with one_process(options.loop) if options.mode == "process" else fleet(options.database) as target:
+        yield target
+
+
+def _cost(before: Usage, after: Usage, stored: int, seconds: float) -> Cost:
+    cpu = after.cpu_seconds - before.cpu_seconds
+    return Cost(round(cpu / max(1, stored) * 1000, 4), round(cpu / seconds, 3), after.memory_mb)
+
+
+def _named(where: str, faults: dict[str, int]) -> dict[str, int]:
+    return {where + name: count for name, count in faults.items() if name not in ("conversations", "entries")}
+
+
+def _settings(options: ChatOptions, target: Target) -> dict[str, Any]:
+    return {
+        **target.settings,
+        "users": options.users,
+        "mix": options.mix,
+        "seconds": options.seconds,
+        "bytes": options.message_bytes,
+    }
+
+
+def _baselines(options: ChatOptions) -> list[Baseline]:
+    return [*run_baselines(), run_insert_baseline("sqlite" if options.mode == "process" else "postgresql")]
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)

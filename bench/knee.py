@@ -1,0 +1,70 @@
+"""Where a system stops keeping up: a search over offered rates, as a policy apart from what it measures.
+
+Rates grow by a third until one fails, then the gap between the last good and the first bad one is halved twice. A rate fails when
+its p99 is past the limit or what was stored in its time falls short of what was offered. One bad step is tried again before it
+counts: on a shared machine a hiccup looks like a knee.
+"""
+
+from dataclasses import dataclass
+
+FIRST_RATE = 1000.0
+GROWTH = 4 / 3
+P99_LIMIT_MS = 50.0
+FOLLOWED = 0.97  # of the offered rate
+_HALVINGS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One step of the search: messages per second offered and stored in time, p99 until delivery."""
+
+    offered_rate: float
+    stored_rate: float
+    p99_ms: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the system kept up."""
+        return self.p99_ms <= P99_LIMIT_MS and self.stored_rate >= FOLLOWED * self.offered_rate
+
+
+class KneeSearch:
+    """Ask `next_rate`, measure it, tell `record`; until there is none."""
+
+    def __init__(self, first_rate: float = FIRST_RATE) -> None:
+        self.next_rate: float | None = first_rate
+        self.trials: list[Trial] = []
+        self._good = 0.0
+        self._bad = 0.0
+        self._halvings = 0
+        self._retrying = False
+
+    @property
+    def knee(self) -> float:
+        """Highest rate that held; 0 when none did."""
+        return self._good
+
+    @property
+    def peak_stored_rate(self) -> float:
+        """Most that was stored per second in any step, also past the knee."""
+        return max((trial.stored_rate for trial in self.trials), default=0.0)
+
+    def record(self, trial: Trial) -> None:
+        """Take in what was measured at `next_rate`."""
+        self.trials.append(trial)
+        if trial.held:
+            self._good, self._retrying = max(self._good, trial.offered_rate), False
+        elif not self._retrying:
+            self._retrying = True
+            return
+        else:
+            self._bad, self._retrying = trial.offered_rate, False
+        self.next_rate = self._following()
+
+    def _following(self) -> float | None:
+        if not self._bad:
+            return round(self._good * GROWTH)
+        if self._halvings == _HALVINGS or not self._good:
+            return None
+        self._halvings += 1
+        return round((self._good + self._bad) / 2)

@@ -1,0 +1,110 @@
+"""`tidings bench`: what `bench/` measures, as commands."""
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.chat import ChatOptions, run
+from bench.report import Report, print_report
+from cli.failure import CommandError
+from cli.options import DEFAULT_DATA, Data, Secret, Url, say
+from cli.place import Place
+
+app = typer.Typer(
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    help="Measure.",
+    epilog="Example: [bold]tidings bench chat --users 200 --seconds 20[/bold]",
+)
+
+
+class Mode(StrEnum):
+    """How the mesh that is measured runs."""
+
+    PROCESS = "process"
+    FLEET = "fleet"
+
+
+class Loop(StrEnum):
+    """The event loop of the one process."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
+
+
+class Mix(StrEnum):
+    """Who writes to whom."""
+
+    PAIRS = "pairs"
+    GROUPS10 = "groups10"
+    GROUPS100 = "groups100"
+    MIXED = "mixed"
+
+
+@app.callback()
+def _bench() -> None:
+    """Measure."""
+
+
+@app.command(epilog="Example: [bold]tidings bench chat --users 200 --seconds 20 --json chat.json[/bold]")
+def chat(
+    users: Annotated[int, typer.Option("--users", help="How many, each connected once.", min=2)] = 200,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measured span.", min=0.1)] = 20,
+    rate: Annotated[float, typer.Option("--rate", help="Messages a second; 0 searches for the most that holds.", min=0)] = 0,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the report there too; - is stdout.", metavar="FILE")] = None,
+    mix: Annotated[Mix, typer.Option("--mix", help="Direct chats, groups of 10 or of 100, or some of each.")] = Mix.PAIRS,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.PROCESS,
+    loop: Annotated[Loop, typer.Option("--loop", help="The one process' event loop.")] = Loop.UVLOOP,
+    message_bytes: Annotated[int, typer.Option("--bytes", help="Text of each message.", min=1)] = 120,
+    store: Annotated[str, typer.Option("--store", help="postgresql://… for the fleet; else a private server.", metavar="URL")] = "",
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the bare parts beside it.")] = True,
+    url: Url = None,
+    data: Data = DEFAULT_DATA,
+    secret: Secret = None,
+) -> None:
+    """Measure how many messages a second are stored and delivered, how late, and at what cost.
+
+    Starts a mesh of its own to measure; with --url, measures that one. Exits with 1 when a message was lost, doubled or reordered.
+    """
+    report = _run(
+        ChatOptions(
+            users=users,
+            seconds=seconds,
+            rate=rate,
+            mix=mix,
+            url=(url or "").rstrip("/"),
+            token_secret=Place(data).token_secret(secret) if url else "",
+            database=store,
+            mode=mode,
+            loop=loop,
+            message_bytes=message_bytes,
+            baselines=baselines,
+        )
+    )
+    _write(report, file)
+    if report.broken:
+        raise CommandError(f"promises broken: {', '.join(report.broken)}", "the report has the counts")
+
+
+def _run(options: ChatOptions) -> Report:
+    try:
+        return run(options)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _write(report: Report, file: Path | None) -> None:
+    """As tables, on stdout unless JSON goes there; as JSON where asked."""
+    on_stdout = file == Path("-")
+    print_report(report, Console(stderr=on_stdout))
+    if on_stdout:
+        say(json.dumps({**asdict(report), "ratios": report.ratios}))
+    elif file is not None:
+        report.save(file)

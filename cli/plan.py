@@ -1,0 +1,104 @@
+"""What `tidings up` is asked to start: how many of each service, where, on what store and registry."""
+
+import errno
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.failure import CommandError
+from cli.place import Secrets
+
+SERVICES = ("store", "router", "balancer", "edge")
+"""In the order they start; they stop in reverse, so that nothing is asked of one that has gone."""
+
+# On one machine every client comes from the same address: the caps for one address would hit them all together.
+CONNECTS_PER_SECOND = 5_000.0
+CONNECT_BURST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """See the module. `store` is a database URL, `registry` "memory://" or "etcd://…"."""
+
+    data: Path
+    secrets: Secrets
+    host: str
+    port: int
+    edge_ports: list[int]
+    store: str
+    registry: str
+    routers: int = 1
+    log_level: str = "warning"
+    drain_seconds: float = 1.0
+
+    @property
+    def url(self) -> str:
+        """The balancer's base URL."""
+        return http_url(self.host, self.port)
+
+    @property
+    def as_processes(self) -> bool:
+        """Whether each service is a process: they need a registry that they can share."""
+        return self.registry.startswith("etcd:")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the store is a file in the data folder."""
+        return self.store.startswith("sqlite:")
+
+
+def sqlite_url(data: Path) -> str:
+    """The store of a mesh that has none but its data folder."""
+    return f"sqlite:///{(data / 'tidings.sqlite').absolute()}"
+
+
+def http_url(host: str, port: int) -> str:
+    """The base URL under which a port of ours is reached from this machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def ports(host: str, first: int, count: int, option: str) -> list[int]:
+    """`count` ports from `first` on; free ones when `first` is 0.
+
+    Raises:
+        CommandError: someone listens there; names the port and the option that moves it.
+    """
+    if first == 0:
+        return [free_port(host) for _ in range(count)]
+    if first + count > 65536:
+        raise CommandError(f"there are no {count} ports from {first} on", f"give a lower one with {option}")
+    for port in range(first, first + count):
+        _check_port(host, port, option)
+    return list(range(first, first + count))
+
+
+def _check_port(host: str, port: int, option: str) -> None:
+    try:
+        with socket.socket(_family(host)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a stopped mesh left in TIME_WAIT is no one's
+            probe.bind((host, port))
+    except OSError as error:
+        raise _unusable(host, port, option, error) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _unusable(host: str, port: int, option: str, error: OSError) -> CommandError:
+    if error.errno == errno.EADDRINUSE:
+        return CommandError(
+            f"port {port} is taken", f"stop what listens there, or give another one with {option} (0 picks a free one)"
+        )
+    if error.errno == errno.EACCES:
+        return CommandError(f"port {port} is not yours to open", f"give one from 1024 up with {option}")
+    return CommandError(f"can't listen on {host}:{port} ({error.strerror or error})", "give an address of this machine with --host")
+
+
+def free_port(host: str) -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port

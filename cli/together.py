@@ -1,0 +1,64 @@
+"""The whole mesh in this process, on one event loop: the same `serve` of each service that its own process would run, real gRPC
+on loopback, real WebSockets, a registry in memory.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import balancer.serve
+import edge.serve
+import router.serve
+import store.serve
+from balancer.settings import BalancerSettings
+from cli.plan import CONNECT_BURST, CONNECTS_PER_SECOND, Plan
+from edge.settings import EdgeSettings
+from mesh.process import open_registry
+from mesh.settings import ServiceSettings
+from mesh.telemetry import Telemetry, settle_memory
+from router.settings import RouterSettings
+from store.settings import StoreSettings
+from tidings.common.v1.instance_pb2 import Instance
+
+
+class Together:
+    """The mesh in this process: ready as soon as it exists, and nothing of it dies alone."""
+
+    async def ready(self) -> None:
+        """Returns at once."""
+
+    async def death(self) -> str:
+        """Never returns."""
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def serve(plan: Plan) -> AsyncIterator[Together]:
+    """Start all services, each when those it dials are there; stop them in reverse."""
+    telemetry = Telemetry("tidings")
+    async with AsyncExitStack() as stack:
+        stack.callback(telemetry.close)
+        registry = await stack.enter_async_context(open_registry(plan.registry))
+        for start, settings in _services(plan):
+            await stack.enter_async_context(start(settings, registry, telemetry))
+        settle_memory()
+        yield Together()
+
+
+def _services(plan: Plan) -> Iterator[tuple[Callable[..., AbstractAsyncContextManager[Instance]], ServiceSettings]]:
+    common: dict[str, Any] = {"host": plan.host, "drain_seconds": plan.drain_seconds, "log_level": plan.log_level}
+    keys: dict[str, Any] = {"token_secret": plan.secrets.token_secret, "ticket_secret": plan.secrets.ticket_secret}
+    yield store.serve.serve, StoreSettings(**common, port=0, database=plan.store)
+    for _ in range(plan.routers):
+        yield router.serve.serve, RouterSettings(**common, port=0)
+    yield balancer.serve.serve, generous(BalancerSettings(**common, **keys, port=plan.port, grpc_port=0))
+    for port in plan.edge_ports:
+        yield edge.serve.serve, EdgeSettings(**common, **keys, port=port)
+
+
+def generous(settings: BalancerSettings) -> BalancerSettings:
+    """The caps for one address lifted, unless the environment sets them."""
+    wished = {"connects_per_second": CONNECTS_PER_SECOND, "connect_burst": CONNECT_BURST}
+    unset = {name: value for name, value in wished.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=unset)

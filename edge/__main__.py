@@ -1,0 +1,26 @@
+"""`python -m edge`: one edge, until SIGTERM."""
+
+import resource
+
+import uvloop
+
+from edge.serve import serve
+from edge.settings import EdgeSettings
+from mesh import process
+
+
+def main() -> None:
+    """Run an edge."""
+    _allow_many_sockets()
+    uvloop.install()  # here, for a process's main chooses the loop
+    process.run("edge", EdgeSettings.from_command_line(), serve)
+
+
+def _allow_many_sockets() -> None:
+    """Raise the limit of open files to what the system allows: each client is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The edge's three clocks: session deadlines, syncing everybody again after a link was lost, publishing metrics."""
+
+import asyncio
+from collections.abc import Callable
+
+from edge.metrics import EdgeMetrics
+from edge.population import Population
+from edge.switchboard import Switchboard
+
+SLICE = 500  # sessions looked at before others get their turn
+RESYNC_SLICE = 20  # sessions synced again at once
+PUBLISH_SECONDS = 1.0
+SETTLE_SECONDS = 0.5  # after a link changed, wait so long for others: one pass then does for all
+
+
+async def tick_sessions(population: Population, switchboard: Switchboard, clock: Callable[[], float], interval: float) -> None:
+    """Look at the deadlines of all sessions every `interval` seconds."""
+    while True:
+        connections = population.all()
+        for start in range(0, len(connections), SLICE):
+            now = clock()
+            for connection in connections[start : start + SLICE]:
+                if connection.session.deadline <= now:
+                    connection.session.tick(now)
+            switchboard.flush()
+            await asyncio.sleep(0)
+        await asyncio.sleep(interval)
+
+
+async def resync_sessions(wanted: asyncio.Event, switchboard: Switchboard, clock: Callable[[], float], per_second: float) -> None:
+    """Whenever `wanted` is set, sync every session from the log and renew its presence watches, at a bounded pace."""
+    while True:
+        await wanted.wait()
+        await asyncio.sleep(SETTLE_SECONDS)
+        wanted.clear()
+        numbers = switchboard.directory.numbers()
+        for start in range(0, len(numbers), RESYNC_SLICE):
+            _resync(numbers[start : start + RESYNC_SLICE], switchboard, clock())
+            await asyncio.sleep(RESYNC_SLICE / per_second)
+
+
+def _resync(numbers: list[int], switchboard: Switchboard, now: float) -> None:
+    for number in numbers:
+        session = switchboard.directory.of_number(number)
+        if session is not None and session.synced < switchboard.missed:
+            session.resync(now)
+            switchboard.rewatch(session)
+    switchboard.flush()
+
+
+async def publish(metrics: EdgeMetrics) -> None:
+    """Publish the counters once a second."""
+    while True:
+        metrics.publish()
+        await asyncio.sleep(PUBLISH_SECONDS)

@@ -1,0 +1,69 @@
+"""Which sessions this edge has, by number, device and user. Pure.
+
+A user is online here while at least one session with their ordinal is; the directory says when that begins and ends.
+"""
+
+from pyroaring import BitMap
+
+from edge.session import Session
+
+_NONE: tuple[Session, ...] = ()
+
+
+class Directory:
+    """Sessions that have said Hello."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, Session] = {}
+        self._by_device: dict[tuple[str, str], Session] = {}
+        self._by_ordinal: dict[int, tuple[Session, ...]] = {}  # tuples: a reader is not disturbed by one that ends
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def enter(self, session: Session) -> Session | None:
+        """Add a session; gives the older one of the same device, which is to end."""
+        device = (session.user_id, session.device_id)
+        older = self._by_device.get(device)
+        self._by_device[device] = session
+        self._by_number[session.number] = session
+        return older
+
+    def online(self, session: Session) -> bool:
+        """The session's ordinal is known; True when it is the user's first session here."""
+        others = self._by_ordinal.get(session.user_ordinal, _NONE)
+        self._by_ordinal[session.user_ordinal] = (*others, session)
+        return not others
+
+    def leave(self, session: Session) -> bool:
+        """Remove a session; True when it was its user's last one here."""
+        if self._by_number.pop(session.number, None) is None:
+            return False
+        device = (session.user_id, session.device_id)
+        if self._by_device.get(device) is session:
+            del self._by_device[device]
+        return self._offline(session)
+
+    def of_number(self, number: int) -> Session | None:
+        """The session with that number."""
+        return self._by_number.get(number)
+
+    def of_user(self, ordinal: int) -> tuple[Session, ...]:
+        """The user's sessions here."""
+        return self._by_ordinal.get(ordinal, _NONE)
+
+    def numbers(self) -> list[int]:
+        """All session numbers, the oldest first."""
+        return list(self._by_number)
+
+    def snapshot(self) -> bytes:
+        """The ordinals online here as a roaring bitmap, in the portable serialisation."""
+        return BitMap(self._by_ordinal).serialize()
+
+    def _offline(self, session: Session) -> bool:
+        sessions = self._by_ordinal.get(session.user_ordinal, _NONE)
+        others = tuple(other for other in sessions if other is not session)
+        if others:
+            self._by_ordinal[session.user_ordinal] = others
+            return False
+        return self._by_ordinal.pop(session.user_ordinal, None) is not None

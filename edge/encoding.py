@@ -1,0 +1,102 @@
+"""The two subprotocols: what a frame looks like on the wire. Server frames come encoded from the routers and stay as they are
+for binary clients; for JSON clients each distinct frame is converted once a batch, however many they are."""
+
+import json
+from typing import Protocol, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
+
+M = TypeVar("M", bound=Message)
+TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
+
+
+class UndecodableError(Exception):
+    """These bytes are not a frame of the subprotocol."""
+
+
+class Encoding(Protocol):
+    """One subprotocol."""
+
+    name: str
+    opcode: int
+
+    def decode(self, message: bytes | str) -> ClientFrame:
+        """A client's frame.
+
+        Raises:
+            UndecodableError: text where binary was agreed, or the other way round, or garbage.
+        """
+
+    def encode(self, frame: bytes) -> bytes:
+        """What is sent for an encoded ServerFrame."""
+
+
+class BinaryEncoding:
+    """tidings.v1.proto: a binary message is an encoded frame."""
+
+    name = "tidings.v1.proto"
+    opcode = BINARY
+
+    def decode(self, message: bytes | str) -> ClientFrame:
+        """See Encoding."""
+        if isinstance(message, str):
+            raise UndecodableError("text came where binary was agreed")
+        try:
+            return ClientFrame.FromString(message)
+        except DecodeError as error:
+            raise UndecodableError("these bytes are not a frame") from error
+
+    def encode(self, frame: bytes) -> bytes:
+        """See Encoding."""
+        return frame
+
+
+class JsonEncoding:
+    """tidings.v1.json: a text message is a frame in protobuf's JSON mapping, with the proto's field names."""
+
+    name = "tidings.v1.json"
+    opcode = TEXT
+
+    def __init__(self) -> None:
+        self._texts: dict[bytes, bytes] = {}
+
+    def decode(self, message: bytes | str) -> ClientFrame:
+        """See Encoding."""
+        if not isinstance(message, str):
+            raise UndecodableError("binary came where text was agreed")
+        return from_json(message, ClientFrame())
+
+    def encode(self, frame: bytes) -> bytes:
+        """See Encoding."""
+        text = self._texts.get(frame)
+        if text is None:
+            text = self._texts[frame] = to_json(ServerFrame.FromString(frame)).encode()
+        return text
+
+    def forget(self) -> None:
+        """The batch is over: its texts are not needed again."""
+        self._texts.clear()
+
+
+def from_json(text: str | bytes, into: M) -> M:
+    """Parse protobuf's JSON mapping; unknown fields are skipped, as in binary.
+
+    Raises:
+        UndecodableError: it is not JSON, or does not fit the message.
+    """
+    try:
+        parsed = json.loads(text)
+        if not isinstance(parsed, dict):
+            raise UndecodableError("a frame is a JSON object")
+        return json_format.ParseDict(parsed, into, ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise UndecodableError(f"this is not a frame in JSON: {str(error)[:200]}") from error
+
+
+def to_json(message: Message) -> str:
+    """Protobuf's JSON mapping with proto field names, in one line."""
+    return json.dumps(
+        json_format.MessageToDict(message, preserving_proto_field_name=True), separators=(",", ":"), ensure_ascii=False
+    )

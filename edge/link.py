@@ -1,0 +1,135 @@
+"""One link: the stream between this edge and one router.
+
+What a lost link carried is `Routes`' and `LinkQueue`'s business; opening it again is `Peers`'.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+import grpc
+from tidings.router.v1 import link_pb2, link_pb2_grpc
+
+from edge.link_queue import LinkQueue
+from edge.peers import Peer
+
+MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
+MAX_MARKS = 100_000  # of all sessions, waiting for one router
+GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
+ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
+
+
+class LinkPort(Protocol):
+    """What a link tells the edge, and asks of it."""
+
+    def on_opening(self, link: "Link") -> bytes:
+        """The link is being opened; gives the snapshot of who is online, and says every change from here on."""
+
+    def on_live(self, link: "Link") -> None:
+        """The router has acted on the snapshot."""
+
+    def on_draining(self, link: "Link") -> None:
+        """The router wants nothing new."""
+
+    def on_lost(self, link: "Link") -> None:
+        """The stream ended."""
+
+    def on_batch(self, batch: link_pb2.RouterBatch) -> None:
+        """The router says something."""
+
+
+class Link:
+    """One stream to one router.
+
+    Attributes:
+        router_id: the router's instance id.
+        channel: the gRPC channel to the router, also for unary calls.
+        queue: what is to be said.
+    """
+
+    def __init__(self, peer: Peer, edge_id: str, port: LinkPort) -> None:
+        self.router_id = peer.instance.instance_id
+        self.channel = peer.channel
+        self.queue = LinkQueue(MAX_BATCH, MAX_MARKS)
+        self._peer = peer
+        self._edge_id = edge_id
+        self._port = port
+        self._wake = asyncio.Event()
+        self._acknowledge_due: asyncio.TimerHandle | None = None
+
+    def wake(self) -> None:
+        """Something was queued."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hold the stream until it ends.
+
+        Raises:
+            RpcError, TimeoutError, ConnectionError: it was lost.
+        """
+        call: Any = link_pb2_grpc.LinkServiceStub(self.channel).Link()
+        writer: asyncio.Task[None] | None = None
+        hello, snapshot = self.queue.hello(self._edge_id), self.queue.snapshot(self._port.on_opening(self))
+        try:
+            async with asyncio.timeout(GO_LIVE_SECONDS):
+                await call.write(hello)
+                await call.write(snapshot)
+                await self._read_until_live(call, snapshot.sequence)
+            self._peer.settled = True
+            self._port.on_live(self)
+            writer = asyncio.create_task(self._write(call), name="link writer")
+            await self._read(call)
+        finally:
+            call.cancel()
+            if self._acknowledge_due is not None:
+                self._acknowledge_due.cancel()
+            if writer is not None:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+            self._port.on_lost(self)
+
+    async def _read_until_live(self, call: Any, snapshot_sequence: int) -> None:
+        processed = 0
+        while processed < snapshot_sequence:
+            response = await call.read()
+            if response is grpc.aio.EOF:
+                raise ConnectionError("the router ended the link before it was live")
+            if response.HasField("welcome") and response.welcome.router_id != self.router_id:
+                raise ConnectionError(f"{response.welcome.router_id} answered in its place")
+            processed = response.processed_sequence
+            self._act(response)
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            response = await call.read()
+            if response is grpc.aio.EOF:
+                return
+            self._act(response)
+
+    def _act(self, response: link_pb2.LinkResponse) -> None:
+        self.queue.on_processed(response.processed_sequence)
+        arm = response.WhichOneof("body")
+        if arm == "batch":
+            self._port.on_batch(response.batch)
+        elif arm == "drain":
+            self._port.on_draining(self)
+        if arm is not None:
+            self.queue.acted_on(response.sequence)
+            self._acknowledge_soon()
+
+    async def _write(self, call: Any) -> None:
+        while True:
+            request = self.queue.take()
+            if request is None:
+                self._wake.clear()
+                await self._wake.wait()
+                request = self.queue.take() or self.queue.acknowledgement()
+            if request is not None:
+                await call.write(request)
+
+    def _acknowledge_soon(self) -> None:
+        if self._acknowledge_due is None:
+            self._acknowledge_due = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledge_due = None
+        self._wake.set()

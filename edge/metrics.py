@@ -1,0 +1,74 @@
+"""What an edge counts. Sessions add to plain numbers; once a second they are published, for a counter costs a microsecond."""
+
+import time
+from collections.abc import Iterable
+
+from tidings.client.v1.frames_pb2 import ServerFrame
+from tidings.router.v1 import link_pb2
+
+from edge.outbox import CHAT
+from mesh.telemetry import Telemetry
+
+_CLASS_NAMES: dict[int, str] = {
+    number: name.removeprefix("TRAFFIC_CLASS_").lower() for name, number in link_pb2.TrafficClass.items()
+}
+
+
+class EdgeMetrics:
+    """Counters of one edge; edges of one process add up in the same telemetry.
+
+    Attributes:
+        messages_in: sends accepted since the last `publish`.
+        messages_out: chat frames handed to sessions since then.
+        dropped: frames that full outboxes dropped since then, by traffic class.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        meter = telemetry.meter
+        self.messages_in = 0
+        self.messages_out = 0
+        self.dropped: dict[int, int] = {}
+        self._errors: dict[str, int] = {}
+        self._open = 0
+        self._published_open = 0
+        self._messages = meter.create_counter("messages_total", "1", "Sends accepted (in) and chat frames delivered (out)")
+        self._client_errors = meter.create_counter("client_errors_total", "1", "Named errors and close codes told to clients")
+        self._drops = meter.create_counter("outbox_dropped_frames_total", "1", "Frames that full outboxes dropped, by class")
+        self._connections = meter.create_up_down_counter("concurrent_websocket_connections", "1", "Connections open now")
+        self._latency = meter.create_histogram(
+            "message_delivery_latency_seconds", "s", "From the store's time to the edge's delivery, one sample a batch"
+        )
+
+    def opened(self) -> None:
+        """A client connected."""
+        self._open += 1
+
+    def closed(self) -> None:
+        """A client's connection ended."""
+        self._open -= 1
+
+    def client_error(self, reason: str) -> None:
+        """A client was told a named error."""
+        self._errors[reason] = self._errors.get(reason, 0) + 1
+
+    def sample(self, deliveries: Iterable[link_pb2.Delivery]) -> None:
+        """Measure the delivery latency of a batch by its first log entry."""
+        for delivery in deliveries:
+            if delivery.traffic_class == CHAT and delivery.seq:
+                stored = ServerFrame.FromString(delivery.frame).new_message.entry.store_time
+                self._latency.record(max(0.0, time.time() - stored.ToNanoseconds() / 1e9))
+            return
+
+    def publish(self) -> None:
+        """Hand everything counted to the meters."""
+        for direction, count in (("in", self.messages_in), ("out", self.messages_out)):
+            self._messages.add(count, {"direction": direction})
+        self.messages_in = self.messages_out = 0
+        for reason, count in self._errors.items():
+            self._client_errors.add(count, {"reason": reason})
+        for traffic_class, count in self.dropped.items():
+            self._drops.add(count, {"traffic_class": _CLASS_NAMES[traffic_class]})
+        self._errors.clear()
+        self.dropped.clear()
+        self._connections.add(self._open - self._published_open)
+        self._published_open = self._open

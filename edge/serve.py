@@ -1,0 +1,137 @@
+"""Builds an edge: collaborators in order, then the listener, then the registration; closed in reverse, clients first."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+from tidings.common.v1.instance_pb2 import Instance
+
+from edge import application, clockwork
+from edge.api import Api
+from edge.connection import Services
+from edge.departures import Departures
+from edge.door import Door
+from edge.link import Link
+from edge.listener import Listener, tls_context
+from edge.load_report import LoadReport
+from edge.longpoll import LongPoll
+from edge.metrics import EdgeMetrics
+from edge.peers import Peer, Peers
+from edge.population import Population
+from edge.rules import Rules
+from edge.settings import EdgeSettings
+from edge.switchboard import Switchboard
+from edge.websocket import WebSocketHandler
+from mesh.credentials import TicketVerifier, TokenVerifier
+from mesh.naming import new_instance_id
+from mesh.process import background
+from mesh.registry import Registry
+from mesh.telemetry import Telemetry, watch_loop_lag
+
+VERSION = "0.1.0"
+
+
+@asynccontextmanager
+async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
+    """Serve until the context ends; gives the instance as registered."""
+    edge_id = new_instance_id("edge")
+    edge = _Edge(settings, edge_id, telemetry)
+    work = (
+        clockwork.tick_sessions(edge.population, edge.switchboard, time.monotonic, _tick_seconds(settings)),
+        clockwork.resync_sessions(edge.resync, edge.switchboard, time.monotonic, settings.resyncs_per_second),
+        clockwork.publish(edge.metrics),
+        watch_loop_lag(edge.on_lag),
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(background(*work))
+        await stack.enter_async_context(Peers.following(registry, "router", edge.link, telemetry))
+        port = await stack.enter_async_context(edge.listener().serve(edge.application(telemetry)))
+        instance = _instance(settings, edge_id, port)
+        report = LoadReport(instance, edge.population, edge.departures, edge.lag)
+        await stack.enter_async_context(Peers.following(registry, "balancer", report.converse, telemetry))
+        registration = await stack.enter_async_context(registry.register(instance))
+        try:
+            yield instance
+        finally:
+            instance.draining = True
+            edge.population.drain()
+            await registration.update(instance)
+            await edge.departures.leave(settings.drain_seconds)
+
+
+class _Edge:
+    """The collaborators of one edge."""
+
+    def __init__(self, settings: EdgeSettings, edge_id: str, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._edge_id = edge_id
+        self._lag = 0.0
+        self._rules = Rules.of(settings, edge_id)
+        self._tokens = TokenVerifier(settings)
+        self.resync = asyncio.Event()
+        self.metrics = EdgeMetrics(telemetry)
+        self.switchboard = Switchboard(
+            settings.max_pending, settings.max_pending_bytes, self.metrics, time.monotonic, self.resync.set
+        )
+        self.population = Population(settings.capacity)
+        self.departures = Departures(self.population, self.switchboard.flush)
+
+    def application(self, telemetry: Telemetry) -> web.Application:
+        """The public face."""
+        settings, switchboard = self._settings, self.switchboard
+        bound = (settings.outbox_bytes, settings.outbox_frames)
+        services = Services(self._rules, switchboard, self._tokens, self.metrics, bound, time.monotonic)
+        door = Door(settings.allowed_origins, self._tokens, self._tickets(), switchboard.json, self.population.refusal)
+        websocket = WebSocketHandler(services, door, self.population, settings.max_frame_bytes)
+        long_poll = LongPoll(services, door, self.population, settings.poll_seconds, settings.body_seconds)
+        api = Api(settings, self._rules, door, switchboard)
+        return application.build(websocket, long_poll, api, door, telemetry, self.missing, switchboard.refused)
+
+    def listener(self) -> Listener:
+        """Where clients come in."""
+        settings = self._settings
+        tls = tls_context(settings.tls_certificate, settings.tls_key)
+        return Listener(settings.host, settings.port, tls, settings.header_seconds)
+
+    async def link(self, peer: Peer) -> None:
+        """Talk to one router until the stream ends."""
+        await Link(peer, self._edge_id, self.switchboard).run()
+
+    def missing(self) -> str:
+        """What this edge needs before it can serve; empty when nothing."""
+        if self.population.draining:
+            return "draining"
+        return "" if self.switchboard.links else "no router"
+
+    def lag(self) -> float:
+        """Seconds the event loop ran late when last looked at."""
+        return self._lag
+
+    def on_lag(self, seconds: float) -> None:
+        """The event loop was looked at."""
+        self._lag = seconds
+
+    def _tickets(self) -> TicketVerifier | None:
+        secret = self._settings.ticket_secret.get_secret_value()
+        return TicketVerifier(secret, self._edge_id) if secret else None
+
+
+def _tick_seconds(settings: EdgeSettings) -> float:
+    """How often to look at deadlines: a quarter of the shortest, at most once a second."""
+    return min(1.0, settings.handshake_seconds / 4, settings.heartbeat_limit_seconds / 4, settings.acknowledge_seconds / 4)
+
+
+def _instance(settings: EdgeSettings, edge_id: str, port: int) -> Instance:
+    scheme = "wss" if settings.tls_certificate else "ws"
+    instance = Instance(
+        service="edge",
+        instance_id=edge_id,
+        public_url=settings.public_url or f"{scheme}://{settings.advertised_host}:{port}",
+        zone=settings.zone,
+        capacity=settings.capacity,
+        version=VERSION,
+    )
+    instance.start_time.GetCurrentTime()
+    return instance

@@ -1,0 +1,61 @@
+"""The frames an edge itself says; all others come encoded from the routers. Pure; times are Unix seconds."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from tidings.client.v1.frames_pb2 import CaughtUp, Heartbeat, ServerFrame
+from tidings.common.v1 import error_pb2
+
+from edge.rules import Rules
+from mesh.errors import TidingsError
+
+HEARTBEAT = ServerFrame(heartbeat=Heartbeat()).SerializeToString()
+CAUGHT_UP = ServerFrame(caught_up=CaughtUp()).SerializeToString()
+
+
+def welcome(request_id: int, session: int, user_id: str, rules: Rules, now: float, expires: float) -> bytes:
+    """Answers hello."""
+    frame = ServerFrame(request_id=request_id)
+    frame.welcome.session_id = f"{rules.edge_id}/{session}"
+    frame.welcome.user_id = user_id
+    frame.welcome.heartbeat_interval.FromNanoseconds(int(rules.heartbeat * 1e9))
+    frame.welcome.limits.CopyFrom(rules.limits)
+    _set(frame.welcome.server_time, now)
+    _set(frame.welcome.token_expire_time, expires)
+    return frame.SerializeToString()
+
+
+def heartbeat(request_id: int) -> bytes:
+    """Answers a heartbeat."""
+    if not request_id:
+        return HEARTBEAT
+    return ServerFrame(request_id=request_id, heartbeat=Heartbeat()).SerializeToString()
+
+
+def token_expiring(expires: float) -> bytes:
+    """The token runs out soon."""
+    frame = ServerFrame()
+    _set(frame.token_expiring.token_expire_time, expires)
+    return frame.SerializeToString()
+
+
+def token_refreshed(request_id: int, expires: float) -> bytes:
+    """Answers refresh_token."""
+    frame = ServerFrame(request_id=request_id)
+    _set(frame.token_refreshed.token_expire_time, expires)
+    return frame.SerializeToString()
+
+
+def go_away(reconnect_after: float) -> bytes:
+    """Asks the client to leave in so many seconds."""
+    frame = ServerFrame()
+    frame.go_away.code = error_pb2.ERROR_CODE_GOING_AWAY
+    frame.go_away.reconnect_after.FromNanoseconds(int(reconnect_after * 1e9))
+    return frame.SerializeToString()
+
+
+def error(request_id: int, failure: TidingsError, client_msg_id: str) -> bytes:
+    """A request failed."""
+    return ServerFrame(request_id=request_id, error=failure.to_frame(client_msg_id)).SerializeToString()
+
+
+def _set(field: Timestamp, unix_seconds: float) -> None:
+    field.FromNanoseconds(int(unix_seconds * 1e9))

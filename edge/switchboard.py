@@ -1,0 +1,263 @@
+"""Joins sessions to links: requests to the routers that own them, answers and live frames to the sessions they are for.
+
+It runs on the event loop and never waits. Frames are written to the clients once, at the end of each batch.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tidings.common.v1 import error_pb2
+from tidings.router.v1 import link_pb2
+
+from edge.directory import Directory
+from edge.encoding import JsonEncoding
+from edge.link import Link
+from edge.link_queue import Mark, MarkKey
+from edge.metrics import EdgeMetrics
+from edge.outbox import CHAT
+from edge.ports import Expects
+from edge.routes import Pending, Routes
+from edge.session import Session
+from mesh import errors
+
+MAX_TOLD = 10_000  # envelopes queued for a link above which typing is dropped: the link is behind, and typing is worth little
+MAX_HOMELESS_MARKS = 100_000  # marks kept while no router is there
+
+
+class Flushable(Protocol):
+    """A connection with something to write."""
+
+    def flush(self) -> None:
+        """Write it."""
+
+
+class Switchboard:
+    """The MeshPort of every session and the LinkPort of every link.
+
+    Args:
+        max_pending, max_pending_bytes: bounds of unanswered requests; past them sends are refused OVERLOADED.
+        clock: monotonic seconds.
+        resync: called when all sessions are to be synced again, paced.
+    """
+
+    def __init__(
+        self, max_pending: int, max_pending_bytes: int, metrics: EdgeMetrics, clock: Callable[[], float], resync: Callable[[], None]
+    ) -> None:
+        self.directory = Directory()
+        self.json = JsonEncoding()
+        self.missed = 0.0  # when a link was last lost or gained: sessions synced before may have missed something
+        self.links: dict[str, Link] = {}  # those that take new requests
+        self._opening: dict[str, Link] = {}  # those that are told who is online: also the ones not live yet, or draining
+        self._served: set[str] = set()  # links that have been live; they may be draining now
+        self._routes = Routes(self._send, max_pending, max_pending_bytes)
+        self._homeless: dict[MarkKey, Mark] = {}
+        self._metrics = metrics
+        self._clock = clock
+        self._resync = resync
+        self._dirty: list[Flushable] = []
+
+    # For connections
+
+    def touched(self, connection: Flushable) -> None:
+        """The connection has something to write at the next `flush`."""
+        self._dirty.append(connection)
+
+    def flush(self) -> None:
+        """Write what sessions had to say since the last flush."""
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.flush()
+        self.json.forget()
+
+    # For sessions: see MeshPort
+
+    @property
+    def has_room(self) -> bool:
+        """See MeshPort."""
+        return self._routes.has_room
+
+    @property
+    def pending(self) -> int:
+        """Requests not answered."""
+        return len(self._routes)
+
+    def ask(self, session: Session, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
+        """See MeshPort."""
+        if expects is Expects.STORED:
+            self._metrics.messages_in += 1
+        self._routes.ask(session.number, key, envelope, expects, self._clock())
+
+    def tell(self, key: str, envelope: link_pb2.ClientEnvelope) -> None:
+        """See MeshPort."""
+        owner = self._routes.owner(key)
+        if owner is not None and len(self.links[owner].queue) < MAX_TOLD:
+            self._routes.tell(key, envelope)
+
+    def mark(self, session: Session, conversation_id: str, delivered_seq: int, read_seq: int) -> None:
+        """See MeshPort."""
+        mark = Mark(
+            user_ordinal=session.user_ordinal,
+            user_id=session.user_id,
+            device_id=session.device_id,
+            conversation_id=conversation_id,
+            delivered_seq=delivered_seq,
+            read_seq=read_seq,
+        )
+        self._mark((session.number, conversation_id), mark)
+
+    def enter(self, session: Session) -> None:
+        """See MeshPort."""
+        older = self.directory.enter(session)
+        if older is not None:
+            older.close(error_pb2.ERROR_CODE_SESSION_REPLACED)
+
+    def announce(self, session: Session) -> None:
+        """See MeshPort."""
+        first = self.directory.online(session)
+        if first:
+            for link in self._opening.values():
+                link.queue.online(session.user_ordinal, opened=True)
+                link.wake()
+        waiting = len(self.links)
+
+        def passed() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting <= 0:
+                session.on_announced(self._clock())
+
+        if not self.links:
+            passed()
+        for link in list(self.links.values()):
+            link.queue.barrier(passed)
+            link.wake()
+
+    def leave(self, session: Session) -> None:
+        """See MeshPort."""
+        last = self.directory.leave(session)
+        for link in self._opening.values():
+            if last:
+                link.queue.online(session.user_ordinal, opened=False)
+            if session.watches:
+                link.queue.session_closed(session.number)
+            if last or session.watches:
+                link.wake()
+
+    def refused(self, code: int) -> None:
+        """See MeshPort."""
+        self._metrics.client_error(errors.reason(code))
+
+    def rewatch(self, session: Session) -> None:
+        """Routers changed: the owner now learns what the session watches, the others forget it."""
+        if not session.watches:
+            return
+        session.rewatch()
+        owner = self._routes.owner(session.user_id)
+        for link in self.links.values():
+            if link.router_id != owner:
+                link.queue.session_closed(session.number)
+                link.wake()
+
+    def owner(self, key: str) -> Link:
+        """The link of the router that owns a key.
+
+        Raises:
+            TidingsError: UNAVAILABLE.
+        """
+        owner = self._routes.owner(key)
+        if owner is None:
+            raise errors.unavailable("no router is there just now")
+        return self.links[owner]
+
+    # For links: see LinkPort
+
+    def on_opening(self, link: Link) -> bytes:
+        """See LinkPort."""
+        self._opening[link.router_id] = link
+        return self.directory.snapshot()
+
+    def on_live(self, link: Link) -> None:
+        """See LinkPort."""
+        self.links[link.router_id] = link
+        self._served.add(link.router_id)
+        self._routes.on_links(self.links)
+        homeless, self._homeless = self._homeless, {}
+        for key, mark in homeless.items():
+            self._mark(key, mark)
+        self._resync_all()
+
+    def on_draining(self, link: Link) -> None:
+        """See LinkPort."""
+        if self.links.pop(link.router_id, None) is not None:
+            self._routes.on_links(self.links)
+
+    def on_lost(self, link: Link) -> None:
+        """See LinkPort."""
+        self._opening.pop(link.router_id, None)
+        if link.router_id not in self._served:
+            return
+        self._served.discard(link.router_id)
+        self.links.pop(link.router_id, None)
+        self._routes.on_links(self.links)
+        self._routes.on_lost(link.router_id)
+        for key, mark in link.queue.abandon().items():
+            self._mark(key, mark)
+        self._resync_all()
+        self.flush()
+
+    def on_batch(self, batch: link_pb2.RouterBatch) -> None:
+        """See LinkPort."""
+        now = self._clock()
+        for reply in batch.replies:
+            pending = self._routes.on_reply(reply.envelope_id)
+            if pending is not None:
+                self._reply(reply, pending, now)
+        for delivery in batch.deliveries:
+            self._deliver(delivery, now)
+        self._metrics.sample(batch.deliveries)
+        for ordinal in batch.resync_user_ordinals:
+            for session in self.directory.of_user(ordinal):
+                session.resync(now)
+        self.flush()
+
+    def _reply(self, reply: link_pb2.Reply, pending: Pending, now: float) -> None:
+        session = self.directory.of_number(pending.session)
+        if session is None:
+            return
+        arm = reply.WhichOneof("body")
+        if arm == "frame":
+            session.on_reply(pending.expects, reply.frame, now)
+        elif arm == "sync_page":
+            session.on_sync_page(reply.sync_page, now)
+        elif arm == "session_opened":
+            session.on_opened(reply.session_opened.user_ordinal)
+
+    def _deliver(self, delivery: link_pb2.Delivery, now: float) -> None:
+        traffic_class, seq, frame = delivery.traffic_class, delivery.seq, delivery.frame
+        conversation_id, left_out, only = delivery.conversation_id, delivery.except_session, delivery.only_sessions
+        of_user = self.directory.of_user
+        for ordinal in delivery.user_ordinals:
+            for session in of_user(ordinal):
+                if session.number != left_out and (not only or session.number in only):
+                    session.on_delivery(traffic_class, conversation_id, seq, frame, now)
+                    if traffic_class == CHAT:
+                        self._metrics.messages_out += 1
+
+    def _resync_all(self) -> None:
+        self.missed = self._clock()
+        self._resync()
+
+    def _send(self, router_id: str, envelope: link_pb2.ClientEnvelope) -> None:
+        link = self._opening[router_id]
+        link.queue.say(envelope)
+        link.wake()
+
+    def _mark(self, key: MarkKey, mark: Mark) -> None:
+        owner = self._routes.owner(key[1])
+        if owner is not None:
+            link = self.links[owner]
+            link.queue.mark(key, mark)
+            link.wake()
+        elif len(self._homeless) < MAX_HOMELESS_MARKS:
+            self._homeless[key] = mark  # a later one is higher

@@ -1,0 +1,141 @@
+"""Receipts: devices' marks to the store, and then to those whom they concern.
+
+Rules: marks are told only after they are durable, as the store has them, so they never go back nor past the log. All deltas that
+gather while a call is under way make one call. One frame per conversation tells all its marks that moved.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+
+import structlog
+from tidings.client.v1.frames_pb2 import Watermark
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
+from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, MarkAdvance, MemberMarks
+
+from mesh import batching
+from router import frames, patience
+from router.directory import STORE_BATCH, Directory, chunks
+from router.fan_out import FanOut
+from router.membership import Membership
+from router.ports import MessageLog
+
+_BATCH = 4 * STORE_BATCH  # deltas taken at once: coalescing leaves far fewer
+_log = structlog.get_logger(__name__)
+
+
+def coalesce(deltas: Iterable[ReceiptDelta]) -> list[ReceiptDelta]:
+    """One delta per (user, device, conversation), with the highest marks, in the order of first mention."""
+    newest: dict[tuple[int, str, str], ReceiptDelta] = {}
+    for delta in deltas:
+        known = newest.setdefault((delta.user_ordinal, delta.device_id, delta.conversation_id), delta)
+        if known is not delta:
+            known.delivered_seq = max(known.delivered_seq, delta.delivered_seq)
+            known.read_seq = max(known.read_seq, delta.read_seq)
+    return list(newest.values())
+
+
+def concerned(conversation: Membership, reader: int, marks: MemberMarks) -> set[int]:
+    """Whom a member's moved marks concern: the senders of the entries passed over, and for a read mark the reader's own devices.
+
+    When not all senders are remembered, all members of a small conversation.
+    """
+    told: set[int] = set()
+    moves = [(marks.previous_delivered_seq, marks.delivered_seq), (marks.previous_read_seq, marks.read_seq)]
+    for before, now in moves:
+        if now <= before:
+            continue
+        senders = conversation.senders(before, now)
+        if senders is None:
+            senders = set(conversation.user_ids) if conversation.small else conversation.recent_senders(before, now)
+        told |= senders
+    told.discard(reader)
+    if marks.read_seq > marks.previous_read_seq:
+        told.add(reader)
+    return told
+
+
+class Receipts:
+    """From receipt deltas to receipt frames.
+
+    Args:
+        capacity: deltas waiting. When full, whoever brings more waits, and so reads no further from its link.
+    """
+
+    def __init__(self, capacity: int, log: MessageLog, directory: Directory, fan_out: FanOut) -> None:
+        self._queue: batching.Batcher[ReceiptDelta] = batching.Batcher(capacity, _BATCH)
+        self._log = log
+        self._directory = directory
+        self._fan_out = fan_out
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return self._under_way
+
+    async def accept(self, deltas: Iterable[ReceiptDelta]) -> None:
+        """Take deltas, waiting for room."""
+        for delta in deltas:
+            if not self._queue.offer(delta):
+                await self._queue.put(delta)
+            self._under_way += 1
+            self._idle.clear()
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Advance and tell until cancelled."""
+        await patience.drain(self._queue, self._handle)
+
+    async def _handle(self, batch: list[ReceiptDelta]) -> None:
+        try:
+            await self._advance(batch)
+        finally:
+            self._under_way -= len(batch)
+            if not self._under_way:
+                self._idle.set()
+
+    async def _advance(self, batch: list[ReceiptDelta]) -> None:
+        for part in chunks(coalesce(batch)):
+            request = AdvanceMarksRequest(advances=[_advance(delta) for delta in part])
+            response = await patience.until_done(lambda request=request: self._log.advance_marks(request))  # type: ignore[misc]
+            moved = [(delta, marks) for delta, marks in zip(part, response.marks, strict=True) if _moved(marks)]
+            await self._tell(moved)
+
+    async def _tell(self, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
+        await self._directory.missing(delta.conversation_id for delta, _ in moved)
+        by_conversation: dict[str, list[tuple[ReceiptDelta, MemberMarks]]] = defaultdict(list)
+        for delta, marks in moved:
+            by_conversation[delta.conversation_id].append((delta, marks))
+        for conversation_id, marks_moved in by_conversation.items():
+            conversation = self._directory.get(conversation_id)
+            if conversation is not None:
+                self._tell_one(conversation, marks_moved)
+
+    def _tell_one(self, conversation: Membership, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
+        told: set[int] = set()
+        watermarks: dict[str, Watermark] = {}
+        for delta, marks in moved:
+            told |= concerned(conversation, delta.user_ordinal, marks)
+            watermarks[delta.user_id] = Watermark(
+                user_id=delta.user_id, delivered_seq=marks.delivered_seq, read_seq=marks.read_seq
+            )  # of several devices the last counts, for the store moved them in this order
+        if told:
+            self._fan_out.to_users(told, frames.receipt(conversation.conversation_id, watermarks.values()), TRAFFIC_CLASS_RECEIPT)
+
+
+def _advance(delta: ReceiptDelta) -> MarkAdvance:
+    return MarkAdvance(
+        conversation_id=delta.conversation_id,
+        user_ordinal=delta.user_ordinal,
+        device_id=delta.device_id,
+        delivered_seq=delta.delivered_seq,
+        read_seq=delta.read_seq,
+    )
+
+
+def _moved(marks: MemberMarks) -> bool:
+    return marks.delivered_seq > marks.previous_delivered_seq or marks.read_seq > marks.previous_read_seq

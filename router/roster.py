@@ -1,0 +1,77 @@
+"""Who is online where: per edge link a roaring bitmap of user ordinals.
+
+Rules: a link's users are exactly what that link said, and go with it; there is no expiry. A change gives back whom it brought
+online or took offline over all links, so that several devices, and several edges, count once.
+It must not know users' names, sessions, or what a link is beyond a key.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from pyroaring import BitMap
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Transition(NamedTuple):
+    """Users whose state over all links changed."""
+
+    came: BitMap
+    """Online now, and were not."""
+    went: BitMap
+    """Online no more."""
+
+
+class Roster(Generic[K]):
+    """The online users of every link."""
+
+    def __init__(self) -> None:
+        self._links: dict[K, BitMap] = {}
+
+    def __contains__(self, ordinal: int) -> bool:
+        return any(ordinal in online for online in self._links.values())
+
+    def __len__(self) -> int:
+        """How many users are online."""
+        return len(self._elsewhere(None))
+
+    def snapshot(self, link: K, online: BitMap) -> Transition:
+        """A link's whole set; replaces what it said before."""
+        elsewhere = self._elsewhere(link)
+        before = self._links.get(link, BitMap())
+        self._links[link] = online
+        return Transition(online - before - elsewhere, before - online - elsewhere)
+
+    def opened(self, link: K, ordinals: Iterable[int]) -> BitMap:
+        """Users who came to a link; gives those who were offline before. The link must have sent its snapshot."""
+        came = BitMap(ordinal for ordinal in ordinals if ordinal not in self)
+        self._links[link].update(ordinals)
+        return came
+
+    def closed(self, link: K, ordinals: Iterable[int]) -> BitMap:
+        """Users who left a link; gives those now offline."""
+        left = self._links[link] & BitMap(ordinals)
+        self._links[link] -= left
+        return BitMap(ordinal for ordinal in left if ordinal not in self)
+
+    def gone(self, link: K) -> BitMap:
+        """The link ended; gives those now offline. An unknown link is nothing to forget."""
+        left = self._links.pop(link, BitMap())
+        return left - self._elsewhere(None)
+
+    def where(self, ordinals: Iterable[int]) -> Iterator[tuple[K, list[int]]]:
+        """The links at which some of these few users are, with those users."""
+        for link, online in self._links.items():
+            here = [ordinal for ordinal in ordinals if ordinal in online]
+            if here:
+                yield link, here
+
+    def where_of(self, users: BitMap) -> Iterator[tuple[K, list[int]]]:
+        """As `where`, by intersection: for many users."""
+        for link, online in self._links.items():
+            here = online & users
+            if here:
+                yield link, list(here)
+
+    def _elsewhere(self, link: K | None) -> BitMap:
+        return BitMap.union(BitMap(), *(online for other, online in self._links.items() if other != link))

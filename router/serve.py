@@ -1,0 +1,141 @@
+"""Builds a router: collaborators in order, then the server, then the registration; closed in reverse."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from tidings.router.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
+
+from mesh import process, rpc
+from mesh.naming import new_instance_id
+from mesh.registry import Registry
+from mesh.telemetry import Telemetry
+from router.append import AppendPipeline
+from router.append_stream import AppendStream
+from router.conversation_service import ConversationServicer
+from router.conversations import Conversations
+from router.device_requests import DeviceRequests
+from router.directory import Directory, Ordinals
+from router.dispatch import DispatchMarks
+from router.fan_out import FanOut
+from router.grpc_store import GrpcStore
+from router.link import EdgeLink
+from router.links import Links
+from router.membership import MembershipCache
+from router.meters import Meters
+from router.peers import Peers
+from router.presence import PresenceBoard
+from router.presence_notices import PresenceNotices
+from router.receipts import Receipts
+from router.redispatch import Redispatch
+from router.roster import Roster
+from router.service import Bounds, LinkServicer
+from router.settings import RouterSettings
+from router.store_pool import StorePool
+from router.typing_notices import TypingNotices
+from router.typists import Typists
+
+VERSION = "0.1.0"
+_QUEUE = 50_000  # small requests waiting for a batched call
+_TYPISTS = 100_000
+
+
+@asynccontextmanager
+async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
+    """Serve until the context ends; gives the instance as registered."""
+    router_id = new_instance_id("router")
+    within = settings.request_seconds
+    meters = Meters(telemetry)
+    async with StorePool.open(registry, telemetry, meters) as pool:
+        store = GrpcStore(pool)
+        peers = Peers(router_id)
+        roster: Roster[EdgeLink] = Roster()
+        marks: DispatchMarks[EdgeLink] = DispatchMarks(_QUEUE)
+        fan_out = FanOut(roster, marks)
+        cache = MembershipCache(settings.cached_members)
+        directory = Directory(cache, store)
+        ordinals = Ordinals(store, _QUEUE, within)
+        typing = TypingNotices(Typists(_TYPISTS), directory, fan_out, meters)
+        board: PresenceBoard[EdgeLink] = PresenceBoard(settings.max_watched_users, settings.presence_grace_seconds)
+        presence = PresenceNotices(board, roster, store, peers, settings.max_watched_users, within)
+        receipts = Receipts(_QUEUE, store, directory, fan_out)
+        redispatch = Redispatch(
+            store, directory, fan_out, marks, peers, settings.redispatch_seconds, settings.redispatch_age_seconds
+        )
+        appender = AppendStream(pool, meters)
+        pipeline = AppendPipeline(
+            settings.append_queue, settings.append_batch, directory, appender, fan_out, typing, redispatch.again, meters
+        )
+        devices = DeviceRequests(store, ordinals, settings.history_limit, settings.page_entries, settings.max_page_entries, within)
+        kinds = {
+            "open_session": devices.open_session,
+            "sync_device": devices.sync_device,
+            "append_entry": pipeline.accept,
+            "typing": typing.accept,
+            "watch_users": presence.accept,
+            "fetch_entries": devices.fetch_entries,
+        }
+        links = Links(roster, presence, receipts, kinds)
+        bounds = Bounds(settings.link_deliveries, settings.link_bytes)
+        service = LinkServicer(router_id, links, pipeline, receipts, meters, bounds)
+        conversations = Conversations(store, store, directory, ordinals, fan_out, pipeline)
+        telemetry.gauge("router_links", "Edges linked to this router", lambda: len(links))
+        telemetry.gauge("router_append_queue", "Messages between a client and the log", lambda: len(pipeline))
+        telemetry.gauge("router_receipt_queue", "Receipt deltas waiting", lambda: len(receipts))
+        telemetry.gauge("router_link_queue", "Live pushes waiting, over all links", lambda: sum(len(one.outbox) for one in links))
+        telemetry.gauge("router_cached_members", "Members held in memory", lambda: cache.members)
+        work = process.background(
+            peers.follow(registry),
+            ordinals.run(),
+            typing.run(),
+            typing.expire(),
+            presence.run(),
+            presence.tick(),
+            presence.record(),
+            receipts.run(),
+            redispatch.repeat(),
+            redispatch.note(links, settings.dispatch_seconds),
+            redispatch.search(),
+            appender.run(),
+            pipeline.feed(),
+            pipeline.settle(),
+            devices.run_syncs(),
+            devices.run_fetches(),
+            service.tell_all(),
+        )
+        servicers: dict[str, rpc.AddServicer] = {
+            "tidings.router.v1.LinkService": partial(add_LinkServiceServicer_to_server, service),
+            "tidings.router.v1.ConversationService": partial(
+                add_ConversationServiceServicer_to_server, ConversationServicer(conversations)
+            ),
+        }
+        address = f"{settings.host}:{settings.port}"
+        server = rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=settings.drain_seconds)
+        async with work, server as port:
+            instance = _instance(settings, router_id, port)
+            async with registry.register(instance) as registration:
+                try:
+                    yield instance
+                finally:
+                    instance.draining = True
+                    await registration.update(instance)
+                    await presence.stop(settings.drain_seconds)
+                    await service.drain(settings.drain_seconds)
+                    await redispatch.note_all(links)
+
+
+def _instance(settings: RouterSettings, router_id: str, port: int) -> Instance:
+    started = Timestamp()
+    started.GetCurrentTime()
+    return Instance(
+        service="router",
+        instance_id=router_id,
+        grpc_address=f"{settings.advertised_host}:{port}",
+        zone=settings.zone,
+        capacity=settings.capacity,
+        start_time=started,
+        version=VERSION,
+    )

@@ -1,0 +1,106 @@
+"""What this device tells the server it has: acknowledgements and read marks, gathered so that many cost one frame.
+
+A lone one goes at once; then at most one frame every 20 ms, or whenever 50 messages have gathered. Pure: time is passed in.
+"""
+
+from collections.abc import Iterable
+
+from tidings.client.v1.frames_pb2 import Acknowledge, ClientFrame, MarkRead
+from tidings.common.v1.conversation_pb2 import Position
+
+INTERVAL = 0.020  # seconds; a receipt this late is not felt, and a busy client sends 50 frames a second instead of thousands
+MANY = 50  # messages that don't wait for the interval
+MAX_POSITIONS = 1_000  # of one frame, by the contract
+
+
+class Acknowledgements:
+    """Gathers positions. They are cumulative: the newest of a conversation stands for all before."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, int] = {}
+        self._messages = 0
+        self._sent_at = float("-inf")
+        self.held = False
+        """While True nothing is acknowledged: the application is behind."""
+
+    def add(self, conversation_id: str, seq: int) -> None:
+        """Everything up to `seq` is safely kept."""
+        if seq > self._positions.get(conversation_id, 0):
+            self._positions[conversation_id] = seq
+
+    def count(self, messages: int) -> None:
+        """So many messages are among them."""
+        self._messages += messages
+
+    def reset(self) -> None:
+        """A new connection: the server sends again what it was not told of, and is told again what it may not have heard."""
+        self._sent_at = float("-inf")
+
+    def take(self, now: float) -> list[ClientFrame]:
+        """Frames to send now; maybe none."""
+        if now < (self.deadline() or now):
+            return []
+        return self.take_all(now) if self._positions and not self.held else []
+
+    def take_all(self, now: float) -> list[ClientFrame]:
+        """Everything, without waiting."""
+        items = [Position(conversation_id=name, seq=seq) for name, seq in self._positions.items()]
+        self._positions, self._messages, self._sent_at = {}, 0, now
+        pages = [items[start : start + MAX_POSITIONS] for start in range(0, len(items), MAX_POSITIONS)]
+        return [ClientFrame(acknowledge=Acknowledge(positions=page)) for page in pages]
+
+    def deadline(self) -> float | None:
+        """When to call `take`; None when there is nothing to tell."""
+        if not self._positions or self.held:
+            return None
+        return self._sent_at if self._messages >= MANY else self._sent_at + INTERVAL
+
+
+class ReadMarks:
+    """Read marks, which the server doesn't answer: each goes again on a new connection until a heartbeat that was sent after it
+    has been answered, which shows that it arrived.
+
+    Args:
+        unconfirmed: marks an earlier run left, by conversation.
+    """
+
+    def __init__(self, unconfirmed: Iterable[tuple[str, int]] = ()) -> None:
+        self._marks = dict(unconfirmed)
+        self._unsent = dict(self._marks)
+        self._sent: dict[str, int] = {}
+
+    def add(self, conversation_id: str, seq: int) -> bool:
+        """The user has read up to `seq`; False when that was known already."""
+        if seq <= self._marks.get(conversation_id, 0):
+            return False
+        self._marks[conversation_id] = self._unsent[conversation_id] = seq
+        return True
+
+    def on_disconnected(self) -> None:
+        """What isn't confirmed goes again."""
+        self._unsent, self._sent = dict(self._marks), {}
+
+    def take(self, limit: int) -> list[ClientFrame]:
+        """Frames to send now."""
+        going = dict(list(self._unsent.items())[:limit])
+        for conversation_id in going:
+            del self._unsent[conversation_id]
+        self._sent.update(going)
+        return [ClientFrame(mark_read=MarkRead(conversation_id=name, seq=seq)) for name, seq in going.items()]
+
+    def on_heartbeat_sent(self) -> dict[str, int]:
+        """Marks that the heartbeat's answer will confirm."""
+        return dict(self._sent)
+
+    def on_confirmed(self, confirmed: dict[str, int]) -> list[tuple[str, int]]:
+        """The heartbeat was answered; gives the marks that needn't be kept any more."""
+        done = [(name, seq) for name, seq in confirmed.items() if self._marks.get(name) == seq]
+        for name, _ in done:
+            del self._marks[name]
+            self._sent.pop(name, None)
+        return done
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is to be sent."""
+        return bool(self._unsent)

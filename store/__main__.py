@@ -1,0 +1,8 @@
+"""`python -m store`: one store in a process of its own."""
+
+from mesh import process
+from store.serve import serve
+from store.settings import StoreSettings
+
+if __name__ == "__main__":
+    process.run("store", StoreSettings.from_command_line(), serve)

@@ -1,0 +1,129 @@
+"""Appends a batch on either engine, in one transaction: lock, look, plan, write.
+
+The locks come first and in the order of the ids, so that no two appends, in whatever processes, wait for each other; what is read
+after them is what the plan will find unchanged when it writes.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from store.append_plan import AppendPlan, Held, Log, Target
+from store.model import Draft, Kind, Outcome
+from store.sql import Statement
+
+_LOCK = Statement(
+    """
+    SELECT conversation_id, last_seq, retained_from_seq, last_entry_at, membership_version
+    FROM conversations
+    WHERE conversation_id IN (SELECT conversation_id FROM {wanted})
+    ORDER BY conversation_id
+    {for_update}
+    """,
+    wanted="conversation_id text",
+)
+_LOOK = Statement(
+    """
+    SELECT drafts.n, members.user_ordinal IS NOT NULL AS member, stored.seq, stored.stored_at
+    FROM {drafts}
+    LEFT JOIN members
+      ON members.conversation_id = drafts.conversation_id AND members.user_ordinal = drafts.sender
+    LEFT JOIN messages AS stored
+      ON stored.conversation_id = drafts.conversation_id
+      AND stored.sender_ordinal = drafts.sender AND stored.client_msg_id = drafts.client_msg_id
+    """,
+    drafts="n integer, conversation_id text, sender integer, client_msg_id text",
+)
+_TARGETS = Statement(
+    """
+    SELECT messages.conversation_id, messages.seq, messages.sender_ordinal, messages.kind, messages.body IS NULL AS erased
+    FROM {targets}
+    JOIN messages ON messages.conversation_id = targets.conversation_id AND messages.seq = targets.seq
+    """,
+    targets="conversation_id text, seq integer",
+)
+_INSERT = Statement(
+    """
+    INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
+    VALUES (:conversation_id, :seq, :sender, :client_msg_id, :kind, :target_seq, :stored_at, :body)
+    """
+)
+_MOVE = Statement(
+    """
+    UPDATE conversations SET last_seq = moved.seq, last_entry_at = moved.stored_at
+    FROM {moved} WHERE conversations.conversation_id = moved.conversation_id
+    """,
+    moved="conversation_id text, seq integer, stored_at integer",
+)
+_ERASE_MESSAGES = Statement(
+    """
+    UPDATE messages SET body = NULL
+    FROM {erased}
+    WHERE messages.conversation_id = erased.conversation_id AND messages.seq = erased.seq
+    """,
+    erased="conversation_id text, seq integer",
+)
+_ERASE_EDITS = Statement(
+    """
+    UPDATE messages SET body = NULL
+    FROM {erased}
+    WHERE messages.conversation_id = erased.conversation_id AND messages.target_seq = erased.seq AND messages.kind = 2
+    """,
+    erased="conversation_id text, seq integer",
+)
+
+
+def append(connection: Connection, drafts: Sequence[Draft], now: int) -> list[Outcome]:
+    """Store what can be stored of a batch; gives one outcome per draft, in order."""
+    plan = AppendPlan(_held(connection, drafts), now)
+    outcomes = plan.decide(drafts)
+    if plan.placed:
+        _write(connection, plan)
+    return outcomes
+
+
+def _held(connection: Connection, drafts: Sequence[Draft]) -> Held:
+    held = Held()
+    log: list[int]
+    for conversation_id, *log in _LOCK(connection, wanted=[(name,) for name in {draft.conversation_id for draft in drafts}]):
+        held.logs[conversation_id] = Log(*log)
+    rows = [(n, draft.conversation_id, draft.sender, draft.client_msg_id) for n, draft in enumerate(drafts)]
+    for n, member, seq, stored_at in _LOOK(connection, drafts=rows):
+        draft = drafts[n]
+        if member:
+            held.members.add((draft.conversation_id, draft.sender))
+        if seq is not None:
+            held.stored[draft.identity] = (seq, stored_at)
+    held.targets = _targets(connection, drafts)
+    return held
+
+
+def _targets(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str, int], Target]:
+    wanted = {(draft.conversation_id, draft.target_seq) for draft in drafts if draft.target_seq}
+    if not wanted:
+        return {}
+    found = _TARGETS(connection, targets=wanted)
+    return {(name, seq): Target(sender, Kind(kind), bool(erased)) for name, seq, sender, kind, erased in found}
+
+
+def _write(connection: Connection, plan: AppendPlan) -> None:
+    _INSERT.many(
+        connection,
+        [
+            {
+                "conversation_id": placed.draft.conversation_id,
+                "seq": placed.seq,
+                "sender": placed.draft.sender,
+                "client_msg_id": placed.draft.client_msg_id,
+                "kind": int(placed.draft.kind),
+                "target_seq": placed.draft.target_seq,
+                "stored_at": placed.stored_at,
+                "body": placed.draft.body,
+            }
+            for placed in plan.placed
+        ],
+    )
+    _MOVE(connection, moved=[(name, log.last_seq, log.last_entry_at) for name, log in plan.moved_logs.items()])
+    if plan.erased:
+        _ERASE_MESSAGES(connection, erased=plan.erased)
+        _ERASE_EDITS(connection, erased=plan.erased)

@@ -1,0 +1,58 @@
+"""PostgreSQL, or what speaks its protocol: a pool of connections by SQLAlchemy and psycopg."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sqlalchemy import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from store.ports import T
+from store.retrying import retrying
+
+# Every query here goes by index from few rows to few rows. Without these a plan made while a table was empty would read it whole
+# when it is not any more. No compilation either: it costs more than the queries.
+_PLANNER = ("jit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+SESSION_OPTIONS = " ".join(f"-c {name}=off" for name in _PLANNER)
+CONNECT_SECONDS = 5
+_POOL_SECONDS = 5.0  # longest wait for a free connection
+
+
+class PostgresDatabase:
+    """See `store.ports.Database`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: URL, connections: int) -> AsyncIterator["PostgresDatabase"]:
+        """Keep up to so many connections until the context ends."""
+        engine = create_async_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=_POOL_SECONDS,
+            connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS},
+        )
+        try:
+            yield cls(engine)
+        finally:
+            await engine.dispose()
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See `store.ports.Database`."""
+        return await retrying(lambda: _transact(self._snapshots, work))
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See `store.ports.Database`."""
+        return await retrying(lambda: self.write_once(work))
+
+    async def write_once(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, for a caller who does the retrying."""
+        return await _transact(self._engine, work)
+
+
+async def _transact(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)

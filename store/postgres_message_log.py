@@ -1,0 +1,171 @@
+"""The message log on PostgreSQL: a batch of messages is one round trip, lock and all.
+
+Batches with edits or deletions among them go the general way (`append_sql`), in more round trips. Both take the conversations'
+locks in the order of the ids, so any number of stores may append to the same conversations.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL
+
+from store.append_sql import append
+from store.marks import MemberState, walk
+from store.model import Advance, Draft, Marks, Moved, Outcome, Refusal
+from store.postgres_database import PostgresDatabase
+from store.postgres_line import PostgresLine
+from store.retrying import passing_faults, retrying
+
+_LOCK_LOGS = "SELECT 1 FROM conversations WHERE conversation_id = ANY(%b::text[]) ORDER BY conversation_id FOR UPDATE"
+
+# Seqs are counted over the accepted drafts of a conversation, in the order given. The first of repeats within the batch is
+# accepted; the others are answered from it afterwards.
+_APPEND = """
+WITH judged AS MATERIALIZED (
+  SELECT
+    drafts.*, conversations.last_seq, conversations.membership_version,
+    members.user_ordinal IS NOT NULL AS is_member, stored.seq AS stored_seq, stored.stored_at,
+    greatest(%b::bigint, conversations.last_entry_at) AS now,
+    members.user_ordinal IS NOT NULL AND stored.seq IS NULL
+      AND 1 = row_number() OVER (PARTITION BY drafts.conversation_id, sender, drafts.client_msg_id ORDER BY n) AS accepted
+  FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::bytea[])
+    WITH ORDINALITY AS drafts (conversation_id, sender, client_msg_id, body, n)
+  LEFT JOIN conversations ON conversations.conversation_id = drafts.conversation_id
+  LEFT JOIN members ON members.conversation_id = drafts.conversation_id AND members.user_ordinal = drafts.sender
+  LEFT JOIN messages AS stored
+    ON stored.conversation_id = drafts.conversation_id
+    AND stored.sender_ordinal = drafts.sender AND stored.client_msg_id = drafts.client_msg_id
+), placed AS MATERIALIZED (
+  SELECT *, last_seq + count(*) FILTER (WHERE accepted) OVER (PARTITION BY conversation_id ORDER BY n) AS seq
+  FROM judged
+), inserted AS (
+  INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
+  SELECT conversation_id, seq, sender, client_msg_id, 1, 0, now, body FROM placed WHERE accepted
+), moved AS (
+  UPDATE conversations SET last_seq = logs.seq, last_entry_at = logs.now
+  FROM (SELECT conversation_id, max(seq) AS seq, max(now) AS now FROM placed WHERE accepted GROUP BY conversation_id) AS logs
+  WHERE conversations.conversation_id = logs.conversation_id
+)
+SELECT accepted, seq, now, stored_seq, stored_at, membership_version, is_member FROM placed ORDER BY n
+"""
+
+_LOCK_MEMBERS = """
+SELECT 1
+FROM unnest(%b::text[], %b::bigint[]) AS wanted (conversation_id, user_ordinal)
+JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
+ORDER BY members.conversation_id, members.user_ordinal
+FOR UPDATE OF members
+"""
+_ADVANCE = """
+WITH advances AS MATERIALIZED (
+  SELECT *, greatest(delivered_seq, read_seq) AS reached
+  FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[])
+    AS advances (conversation_id, user_ordinal, device_id, delivered_seq, read_seq)
+), states AS MATERIALIZED (
+  SELECT
+    wanted.*, conversations.last_seq, members.delivered_seq, members.read_seq,
+    greatest(members.delivered_seq, least(wanted.reached, conversations.last_seq)) AS delivered_now,
+    greatest(members.read_seq, least(wanted.read, conversations.last_seq)) AS read_now
+  FROM (
+    SELECT conversation_id, user_ordinal, max(reached) AS reached, max(read_seq) AS read
+    FROM advances GROUP BY conversation_id, user_ordinal
+  ) AS wanted
+  JOIN conversations ON conversations.conversation_id = wanted.conversation_id
+  LEFT JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
+), moved AS (
+  UPDATE members SET delivered_seq = states.delivered_now, read_seq = states.read_now
+  FROM states
+  WHERE members.conversation_id = states.conversation_id AND members.user_ordinal = states.user_ordinal
+    AND (states.delivered_now > states.delivered_seq OR states.read_now > states.read_seq)
+), cursors AS (
+  INSERT INTO device_cursors (user_ordinal, device_id, conversation_id, seq)
+  SELECT advances.user_ordinal, advances.device_id, advances.conversation_id, max(least(advances.reached, states.last_seq)) AS seq
+  FROM advances
+  JOIN states ON states.conversation_id = advances.conversation_id AND states.user_ordinal = advances.user_ordinal
+  WHERE advances.device_id <> '' AND least(advances.reached, states.last_seq) > 0 AND states.delivered_seq IS NOT NULL
+  GROUP BY advances.user_ordinal, advances.device_id, advances.conversation_id
+  ORDER BY advances.user_ordinal, advances.device_id, advances.conversation_id
+  ON CONFLICT (user_ordinal, device_id, conversation_id)
+  DO UPDATE SET seq = excluded.seq WHERE device_cursors.seq < excluded.seq
+)
+SELECT conversation_id, user_ordinal, last_seq, delivered_seq, read_seq FROM states
+"""
+
+
+class PostgresMessageLog:
+    """See `store.ports.MessageLog`.
+
+    Args:
+        database: for what goes the general way.
+        conninfo: for the two connections of its own, one for entries and one for marks.
+        clock: microseconds since 1970.
+    """
+
+    def __init__(self, database: PostgresDatabase, conninfo: str, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+        self._entries = PostgresLine(conninfo)
+        self._marks = PostgresLine(conninfo)
+        self._marks_turn = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, database: PostgresDatabase, url: URL, clock: Callable[[], int]) -> AsyncIterator["PostgresMessageLog"]:
+        """Use connections of its own until the context ends."""
+        conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        log = cls(database, conninfo, clock)
+        try:
+            yield log
+        finally:
+            await log._entries.close()
+            await log._marks.close()
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """See `store.ports.MessageLog`. One call at a time."""
+        if any(draft.target_seq for draft in drafts):
+            with passing_faults():
+                return await self._database.write_once(partial(append, drafts=drafts, now=self._clock()))
+        names = [draft.conversation_id for draft in drafts]
+        senders = [draft.sender for draft in drafts]
+        ids = [draft.client_msg_id for draft in drafts]
+        values = (self._clock(), names, senders, ids, [draft.body for draft in drafts])
+        rows = await self._entries.locked((_LOCK_LOGS, (names,)), (_APPEND, values))
+        return _outcomes(drafts, rows)
+
+    async def advance(self, advances: Sequence[Advance]) -> list[Moved]:
+        """See `store.ports.MessageLog`."""
+        names = [one.conversation_id for one in advances]
+        users = [one.user_ordinal for one in advances]
+        devices = [one.device_id for one in advances]
+        marks = ([one.delivered_seq for one in advances], [one.read_seq for one in advances])
+        async with self._marks_turn:
+            rows = await retrying(
+                lambda: self._marks.locked((_LOCK_MEMBERS, (names, users)), (_ADVANCE, (names, users, devices, *marks)))
+            )
+        return walk(advances, {(name, user): _state(*state) for name, user, *state in rows})
+
+
+def _state(last_seq: int, delivered_seq: int | None, read_seq: int) -> MemberState:
+    return MemberState(last_seq, None if delivered_seq is None else Marks(delivered_seq, read_seq))
+
+
+def _outcomes(drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]]) -> list[Outcome]:
+    """Rows are of `_APPEND`. A draft that is neither accepted nor refused is a repeat."""
+    outcomes: list[Outcome] = []
+    firsts: dict[tuple[str, int, str], tuple[int, int]] = {}
+    for draft, (accepted, seq, now, stored_seq, stored_at, version, is_member) in zip(drafts, rows, strict=True):
+        if accepted:
+            firsts[draft.identity] = (seq, now)
+            outcomes.append(Outcome(seq, now, version))
+        elif version is None:
+            outcomes.append(Outcome(refusal=Refusal.INVALID_CHAT_ID))
+        elif stored_seq is not None:
+            outcomes.append(Outcome(stored_seq, stored_at, version, duplicate=True))
+        elif not is_member:
+            outcomes.append(Outcome(membership_version=version, refusal=Refusal.NOT_A_MEMBER))
+        else:
+            outcomes.append(Outcome(*firsts[draft.identity], version, duplicate=True))
+    return outcomes

@@ -1,0 +1,59 @@
+"""Which faults of a database pass by themselves, and trying again for a while."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy.exc
+import stamina
+
+from mesh import errors
+from store.ports import PassingError, T
+
+_ATTEMPTS = 6
+_SECONDS = 3.0  # all attempts together: then the caller, who has a deadline, hears UNAVAILABLE
+_LIMIT_EXCEEDED = "54"  # SQLSTATE class: the same data will be over the same limit again
+
+
+async def retrying(work: Callable[[], Awaitable[T]]) -> T:
+    """Await `work`, again when the fault may pass.
+
+    Raises:
+        TidingsError: UNAVAILABLE when it doesn't pass in time.
+    """
+    try:
+        async for attempt in stamina.retry_context(
+            on=PassingError, attempts=_ATTEMPTS, timeout=_SECONDS, wait_initial=0.02, wait_max=1.0, wait_jitter=0.05
+        ):
+            with attempt, passing_faults():
+                return await work()
+    except PassingError as error:
+        raise errors.unavailable(f"the database is away ({error}); send it again") from error
+    raise AssertionError("retry_context either returns or raises")
+
+
+@contextmanager
+def passing_faults() -> Iterator[None]:
+    """Turn a fault that may pass into `PassingError`; leave the others as they are."""
+    try:
+        yield
+    except (sqlalchemy.exc.TimeoutError, OSError) as error:
+        raise PassingError(str(error)) from error
+    except (sqlalchemy.exc.DBAPIError, psycopg.Error, sqlite3.Error) as error:
+        if passes(error):
+            raise PassingError(_first_line(error)) from error
+        raise
+
+
+def passes(error: Exception) -> bool:
+    """Whether a database's fault may pass: a lost connection, a deadlock, a locked file, a full disk."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return error.connection_invalidated or (isinstance(error.orig, Exception) and passes(error.orig))
+    if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_LIMIT_EXCEEDED):
+        return False
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | sqlite3.OperationalError)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]

@@ -1,0 +1,105 @@
+"""The store's parts, built in order and closed in reverse."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.store.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from tidings.store.v1.message_log_pb2_grpc import add_MessageLogServiceServicer_to_server
+from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
+
+from mesh import naming, rpc
+from mesh.process import background
+from mesh.registry import Registry
+from mesh.telemetry import Telemetry
+from store.appender import Appender
+from store.migrate import migrate
+from store.ports import Database, MessageLog
+from store.postgres_database import PostgresDatabase
+from store.postgres_message_log import PostgresMessageLog
+from store.service_conversations import ConversationServicer
+from store.service_message_log import MessageLogServicer
+from store.service_users import UserServicer
+from store.settings import StoreSettings
+from store.sqlite_database import SqliteDatabase
+from store.sqlite_message_log import SqliteMessageLog
+from store.sweeper import Sweeper
+
+_DAY = 24 * 3600 * 1_000_000  # microseconds
+
+
+@asynccontextmanager
+async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
+    """Run one store until the context ends; gives its record."""
+    async with open_database(settings) as (database, log):
+        await database.write(migrate)
+        appender = Appender(log, telemetry)
+        sweeper = Sweeper(database, clock, round(settings.resend_days * _DAY))
+        messages = MessageLogServicer(database, log, appender, clock)
+        servicers: dict[str, rpc.AddServicer] = {
+            "tidings.store.v1.MessageLogService": lambda server: add_MessageLogServiceServicer_to_server(messages, server),
+            "tidings.store.v1.ConversationService": lambda server: add_ConversationServiceServicer_to_server(
+                ConversationServicer(database, clock), server
+            ),
+            "tidings.store.v1.UserService": lambda server: add_UserServiceServicer_to_server(UserServicer(database, clock), server),
+        }
+        address, drain = f"{settings.host}:{settings.port}", settings.drain_seconds
+        async with (
+            background(appender.run(), sweeper.run(settings.sweep_seconds)),
+            rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=drain) as port,
+        ):
+            instance = _instance(settings, port)
+            try:
+                async with registry.register(instance):
+                    yield instance
+            finally:
+                messages.stop()
+
+
+@asynccontextmanager
+async def open_database(settings: StoreSettings) -> AsyncIterator[tuple[Database, MessageLog]]:
+    """The database that the settings name, and the message log in it.
+
+    Raises:
+        ValueError: neither sqlite:///FILE nor postgresql://….
+    """
+    url = _parse(settings.database)
+    if url.drivername == "sqlite":
+        async with SqliteDatabase.open(Path(str(url.database))) as sqlite:
+            yield sqlite, SqliteMessageLog(sqlite, clock)
+    else:
+        async with (
+            PostgresDatabase.open(url, settings.connections) as postgres,
+            PostgresMessageLog.open(postgres, url, clock) as log,
+        ):
+            yield postgres, log
+
+
+def clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        url = None
+    if url is None or url.drivername not in {"sqlite", "postgresql"} or not url.database:
+        raise ValueError("database: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return url
+
+
+def _instance(settings: StoreSettings, port: int) -> Instance:
+    instance = Instance(
+        service="store",
+        instance_id=naming.new_instance_id("store"),
+        grpc_address=f"{settings.advertised_host}:{port}",
+        zone=settings.zone,
+    )
+    instance.start_time.GetCurrentTime()
+    return instance

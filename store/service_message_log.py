@@ -1,0 +1,166 @@
+"""tidings.store.v1.MessageLogService: contract in, one call, contract out."""
+
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+from tidings.common.v1 import conversation_pb2 as common
+from tidings.common.v1.error_pb2 import ErrorCode
+from tidings.store.v1 import message_log_pb2 as pb
+from tidings.store.v1 import message_log_pb2_grpc
+
+from mesh import errors
+from store import checks, codec, dispatch, entries
+from store.append_stream import AppendStream
+from store.appender import Appender
+from store.model import MAX_SEQ, Advance, Moved
+from store.ports import Database, MessageLog
+from store.sync import Question, Run, SyncPage, Token
+from store.sync_sql import sync_devices
+
+_MILLISECOND = 1_000  # microseconds
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
+    """Serves the logs.
+
+    Args:
+        database: for what is read, and for dispatch marks.
+        log: for entries' and members' marks.
+        appender: for entries.
+        clock: microseconds since 1970.
+    """
+
+    def __init__(self, database: Database, log: MessageLog, appender: Appender, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._message_log = log
+        self._appender = appender
+        self._clock = clock
+        self._streams: set[AppendStream] = set()
+
+    def stop(self) -> None:
+        """End the append streams once what they sent is answered."""
+        for stream in self._streams:
+            stream.stop()
+
+    async def Append(self, requests: AsyncIterator[pb.AppendRequest], context: Context) -> AsyncIterator[pb.AppendResponse]:
+        """Answers batches in order; several may be under way."""
+        stream = AppendStream(self._appender)
+        self._streams.add(stream)
+        try:
+            async for response in stream.responses(requests):
+                yield response
+        except errors.TidingsError as error:
+            await context.abort_with_status(error.to_status())
+        finally:
+            self._streams.discard(stream)
+
+    async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
+        """A page of one log."""
+        name = checks.conversation_id(request.conversation_id)
+        size = checks.page_size(request.page_size)
+        which = request.WhichOneof("position")
+        if which == "after_seq":
+            work = partial(entries.list_after, after_seq=codec.seq(request.after_seq))
+        else:
+            work = partial(entries.list_before, before_seq=codec.seq(request.before_seq if which else MAX_SEQ))
+        page = await self._database.read(partial(work, conversation_id=name, user_ordinal=request.user_ordinal, page_size=size))
+        return pb.ListEntriesResponse(
+            entries=map(codec.log_entry, page.entries),
+            last_seq=page.last_seq,
+            first_available_seq=page.first_available_seq,
+            has_more=page.has_more,
+        )
+
+    async def SyncDevices(self, request: pb.SyncDevicesRequest, context: Context) -> pb.SyncDevicesResponse:
+        """What devices missed."""
+        checks.listed("devices", request.devices)
+        questions = [_question(device) for device in request.devices]
+        pages = await self._database.read(partial(sync_devices, questions=questions))
+        return pb.SyncDevicesResponse(pages=map(_page, pages))
+
+    async def AdvanceMarks(self, request: pb.AdvanceMarksRequest, context: Context) -> pb.AdvanceMarksResponse:
+        """Moves marks forward."""
+        checks.listed("advances", request.advances)
+        advances = [_advance(one) for one in request.advances]
+        moved = await self._message_log.advance(advances) if advances else []
+        return pb.AdvanceMarksResponse(marks=map(_marks, moved))
+
+    async def ListUndispatched(self, request: pb.ListUndispatchedRequest, context: Context) -> pb.ListUndispatchedResponse:
+        """Conversations to look after."""
+        after_id = checks.conversation_token(request.page_token)
+        until = self._clock() - request.minimum_age_ms * _MILLISECOND
+        size = checks.page_size(request.page_size)
+        work = partial(dispatch.list_undispatched, until=until, after_id=after_id, page_size=size)
+        page, token = await self._database.read(work)
+        positions = [common.Position(conversation_id=name, seq=seq) for name, seq in page]
+        return pb.ListUndispatchedResponse(positions=positions, next_page_token=token)
+
+    async def MarkDispatched(self, request: pb.MarkDispatchedRequest, context: Context) -> pb.MarkDispatchedResponse:
+        """Notes what has been fanned out."""
+        checks.listed("positions", request.positions)
+        positions = _positions(request.positions)
+        if positions:
+            await self._database.write(partial(dispatch.mark_dispatched, positions=positions))
+        return pb.MarkDispatchedResponse()
+
+
+def _positions(positions: Any) -> dict[str, int]:
+    """The furthest position named for each conversation."""
+    furthest: dict[str, int] = {}
+    for position in positions:
+        name = _askable(position.conversation_id)
+        furthest[name] = max(furthest.get(name, 0), codec.seq(position.seq))
+    return furthest
+
+
+def _askable(conversation_id: str) -> str:
+    """No id has a NUL, and PostgreSQL couldn't even be asked for one."""
+    return conversation_id.replace("\0", "?")
+
+
+def _question(device: pb.DeviceSync) -> Question:
+    if device.page_size < 1:
+        raise errors.invalid_field("devices.page_size", "at least 1")
+    return Question(
+        user_ordinal=device.user_ordinal,
+        device_id=checks.device_id("devices.device_id", device.device_id),
+        positions=_positions(device.positions),
+        history_limit=device.history_limit,
+        token=Token.parse(device.page_token) if device.page_token else None,
+        page_size=device.page_size,
+    )
+
+
+def _page(page: SyncPage) -> pb.DeviceSyncPage:
+    return pb.DeviceSyncPage(runs=map(_run, page.runs), next_page_token=str(page.left))
+
+
+def _run(run: Run) -> pb.ConversationRun:
+    return pb.ConversationRun(
+        conversation_id=run.conversation_id,
+        entries=map(codec.log_entry, run.entries),
+        last_seq=run.last_seq,
+        first_available_seq=run.first_available_seq,
+        truncated=run.truncated,
+    )
+
+
+def _advance(one: pb.MarkAdvance) -> Advance:
+    if one.device_id:
+        checks.device_id("advances.device_id", one.device_id)
+    return Advance(
+        _askable(one.conversation_id), one.user_ordinal, one.device_id, codec.seq(one.delivered_seq), codec.seq(one.read_seq)
+    )
+
+
+def _marks(moved: Moved) -> pb.MemberMarks:
+    return pb.MemberMarks(
+        previous_delivered_seq=moved.before.delivered_seq,
+        delivered_seq=moved.after.delivered_seq,
+        previous_read_seq=moved.before.read_seq,
+        read_seq=moved.after.read_seq,
+        refusal=ErrorCode.ValueType(moved.refusal),
+    )

@@ -1,0 +1,19 @@
+"""What a store can be told."""
+
+from pydantic import Field
+
+from mesh.settings import ServiceSettings, environment
+
+
+class StoreSettings(ServiceSettings):
+    """Settings of the store; `TIDINGS_STORE_<SETTING>` in the environment."""
+
+    model_config = environment("store")
+
+    port: int = Field(9094, ge=0, le=65535, description="gRPC port; 0 picks a free one")
+    database: str = Field(
+        "sqlite:///data/tidings.sqlite", description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    )
+    connections: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL besides the appender's own")
+    sweep_seconds: float = Field(60.0, gt=0, description="pause between two rounds of the retention sweeper")
+    resend_days: float = Field(7.0, ge=0, description="how long a removed message's client_msg_id is still known for a repeat")

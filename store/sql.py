@@ -1,0 +1,78 @@
+"""Named statements, read as SQL, for both engines.
+
+A statement takes whole tables as parameters: `{wanted}` in its text stands for rows that come as one JSON parameter, so one
+statement serves a batch of any size and is parsed and planned once. The few words that the engines spell differently are in
+`_WORDS`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, TextClause, text
+
+_WORDS = {
+    "postgresql": {"for_update": "FOR UPDATE", "greatest": "greatest", "least": "least"},
+    # SQLite's only writer has locked the whole file; its max and min take several arguments.
+    "sqlite": {"for_update": "", "greatest": "max", "least": "min"},
+}
+_SQL_TYPES = {"text": "text", "integer": "bigint"}
+
+
+class Statement:
+    """A statement and the tables it takes.
+
+    Args:
+        template: SQL with `:name` for values, `{name}` for tables, `{for_update}`, `{greatest}` and `{least}` for those words.
+        tables: name -> columns, such as "conversation_id text, seq integer".
+    """
+
+    def __init__(self, template: str, **tables: str) -> None:
+        self._template = template
+        self._tables = {name: [tuple(column.split()) for column in columns.split(",")] for name, columns in tables.items()}
+
+    def __call__(self, connection: Connection, **parameters: Any) -> CursorResult[*tuple[Any, ...]]:
+        """Execute it. A table is given as an iterable of tuples in the order of its columns."""
+        for name in self._tables:
+            parameters[name] = self._encode(name, parameters[name])
+        return connection.execute(self._texts[connection.dialect.name], parameters)
+
+    def many(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Execute it once for each row; for what JSON can't carry, such as bytes."""
+        if rows:
+            connection.execute(self._texts[connection.dialect.name], rows)
+
+    @cached_property
+    def _texts(self) -> dict[str, TextClause]:
+        return {dialect: text(self._spell(dialect, words)) for dialect, words in _WORDS.items()}
+
+    def _spell(self, dialect: str, words: dict[str, str]) -> str:
+        table = _postgresql_table if dialect == "postgresql" else _sqlite_table
+        substitutes = words | {name: table(name, columns) for name, columns in self._tables.items()}
+        return re.sub(r"\{(\w+)\}", lambda match: substitutes[match[1]], self._template)
+
+    def _encode(self, name: str, rows: Iterable[Sequence[object]]) -> str:
+        columns = [column for column, _ in self._tables[name]]
+        return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], separators=(",", ":"))
+
+
+def _postgresql_table(name: str, columns: Sequence[Sequence[str]]) -> str:
+    types = ", ".join(f"{column} {_SQL_TYPES[kind]}" for column, kind in columns)
+    return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({types})"
+
+
+def _sqlite_table(name: str, columns: Sequence[Sequence[str]]) -> str:
+    values = ", ".join(f"json_extract(value, '$.{column}') AS {column}" for column, _ in columns)
+    return f"(SELECT {values} FROM json_each(:{name})) AS {name}"  # noqa: S608  (names of ours, no values)
+
+
+def take_turns(connection: Connection, lock: int) -> None:
+    """Let one transaction at a time pass here, till it ends. `lock` is a number of this module."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
+MIGRATION_LOCK = 0x7469_6401  # "tid" and a number: numbers that no other user of the same server is likely to take
+USERS_LOCK = 0x7469_6402

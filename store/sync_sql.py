@@ -1,0 +1,92 @@
+"""Fetches what devices missed: three statements for any number of devices, on one snapshot."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from store.entries import read
+from store.model import Entry
+from store.sql import Statement
+from store.sync import Budget, DevicePlan, Question, Standing, SyncPage, Token, page, plan, window
+
+_PENDING = Statement(
+    """
+    SELECT devices.n, conversations.conversation_id
+    FROM {devices}
+    JOIN members ON members.user_ordinal = devices.user_ordinal
+    JOIN conversations ON conversations.conversation_id = members.conversation_id
+    LEFT JOIN device_cursors AS cursors
+      ON cursors.user_ordinal = devices.user_ordinal AND cursors.device_id = devices.device_id
+      AND cursors.conversation_id = members.conversation_id
+    LEFT JOIN {positions} ON positions.n = devices.n AND positions.conversation_id = members.conversation_id
+    WHERE conversations.last_seq >= members.visible_from_seq
+      AND conversations.last_seq > coalesce(positions.seq, cursors.seq, 0)
+    ORDER BY devices.n, conversations.last_entry_at DESC, conversations.conversation_id
+    """,
+    devices="n integer, user_ordinal integer, device_id text",
+    positions="n integer, conversation_id text, seq integer",
+)
+_STANDINGS = Statement(
+    """
+    SELECT wanted.n, wanted.conversation_id, conversations.last_seq, conversations.retained_from_seq, members.visible_from_seq,
+      cursors.seq AS cursor_seq
+    FROM {wanted}
+    JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
+    JOIN conversations ON conversations.conversation_id = wanted.conversation_id
+    LEFT JOIN device_cursors AS cursors
+      ON cursors.user_ordinal = wanted.user_ordinal AND cursors.device_id = wanted.device_id
+      AND cursors.conversation_id = wanted.conversation_id
+    """,
+    wanted="n integer, user_ordinal integer, device_id text, conversation_id text",
+)
+
+
+def sync_devices(connection: Connection, questions: Sequence[Question]) -> list[SyncPage]:
+    """One page per question, in order."""
+    tokens = _tokens(connection, questions)
+    standings = _standings(connection, questions, tokens)
+    budget = Budget()
+    plans = [plan(question, token, standings[n], budget) for n, (question, token) in enumerate(zip(questions, tokens, strict=True))]
+    return _pages(connection, plans, budget)
+
+
+def _tokens(connection: Connection, questions: Sequence[Question]) -> list[Token]:
+    """What is left of each sync: from its token, or, on its first page, everything missed."""
+    first = [(n, question) for n, question in enumerate(questions) if question.token is None]
+    devices = [(n, question.user_ordinal, question.device_id) for n, question in first]
+    positions = [(n, name, seq) for n, question in first for name, seq in question.positions.items()]
+    pending: defaultdict[int, list[str]] = defaultdict(list)
+    if devices:
+        for n, conversation_id in _PENDING(connection, devices=devices, positions=positions):
+            pending[n].append(conversation_id)
+    return [question.token or Token(tuple(pending[n])) for n, question in enumerate(questions)]
+
+
+def _standings(connection: Connection, questions: Sequence[Question], tokens: Sequence[Token]) -> list[dict[str, Standing]]:
+    wanted = [
+        (n, question.user_ordinal, question.device_id, conversation_id)
+        for n, (question, token) in enumerate(zip(questions, tokens, strict=True))
+        for conversation_id in window(question, token)
+    ]
+    standings: list[dict[str, Standing]] = [{} for _ in questions]
+    for n, name, last_seq, retained_from, visible_from, cursor in _STANDINGS(connection, wanted=wanted) if wanted else ():
+        standings[n][name] = Standing(last_seq, max(retained_from, visible_from), visible_from, cursor)
+    return standings
+
+
+def _pages(connection: Connection, plans: Sequence[DevicePlan], budget: Budget) -> list[SyncPage]:
+    wanted = list(dict.fromkeys(one for chosen in plans for one in chosen.ranges))
+    found: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
+    for entry in read(connection, wanted):
+        found[entry.conversation_id][entry.seq] = entry
+    return [page(chosen, _cut(chosen, found), budget) for chosen in plans]
+
+
+def _cut(chosen: DevicePlan, found: dict[str, dict[int, Entry]]) -> dict[str, list[Entry]]:
+    """A plan's own entries out of those that were read for all plans."""
+    cut = {}
+    for one in chosen.ranges:
+        entries = found.get(one.conversation_id, {})
+        cut[one.conversation_id] = [entries[seq] for seq in range(one.first, one.final + 1) if seq in entries]
+    return cut

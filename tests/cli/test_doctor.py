@@ -1,0 +1,97 @@
+"""`tidings doctor`: each exit status, and what it says."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.doctor import PIECES
+from tests.cli.mesh_under_test import MeshUnderTest, run_here
+
+
+def look(*words: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and pieces by name."""
+    done = run_here("doctor", "--json", *words, ok=False)
+    found = json.loads(done.stdout)
+    assert found["exit_status"] == done.returncode
+    assert found["healthy"] == (done.returncode == 0)
+    return done.returncode, {piece["piece"]: piece for piece in found["pieces"]}
+
+
+def test_all_is_well(mesh: MeshUnderTest) -> None:
+    status, pieces = look("--data", str(mesh.data))
+    assert status == 0
+    assert {name for name, piece in pieces.items() if piece["state"] == "healthy"} >= {
+        "Python", "packages", "data folder", "secrets", "database", "balancer", "clock", "edge", "router", "store",
+    }  # fmt: skip
+    assert "arrived after" in pieces["store"]["detail"]
+    said = mesh.run("doctor").stdout
+    assert said.count("✓") == 10
+    assert "next:" not in said
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    status, pieces = look("--data", str(tmp_path / "none"))
+    assert status == 12
+    assert "tidings up" in pieces["data folder"]["next"]
+    assert pieces["secrets"]["state"] == "not looked at"
+
+
+def test_no_secrets_and_secrets_that_others_can_read(tmp_path: Path) -> None:
+    assert look("--data", str(tmp_path))[0] == 13
+    secrets = tmp_path / "secrets.json"
+    secrets.write_text(json.dumps({"token_secret": "t" * 32, "ticket_secret": "k" * 32}))
+    secrets.chmod(0o644)
+    status, pieces = look("--data", str(tmp_path))
+    assert status == 13
+    assert "chmod 600" in pieces["secrets"]["next"]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The folder of a mesh that isn't running."""
+    secrets = tmp_path / "secrets.json"
+    secrets.write_text(json.dumps({"token_secret": "t" * 32, "ticket_secret": "k" * 32}))
+    secrets.chmod(0o600)
+    return tmp_path
+
+
+def test_a_broken_database(stopped: Path) -> None:
+    (stopped / "tidings.sqlite").write_bytes(b"this is not a database" * 100)
+    assert look("--data", str(stopped))[0] == 14
+
+
+def test_an_unreachable_postgresql(stopped: Path) -> None:
+    status, pieces = look("--data", str(stopped), "--store", "postgresql://nobody@127.0.0.1:1/none")
+    assert status == 14
+    assert "--store" in pieces["database"]["next"]
+
+
+def test_an_unreachable_etcd(stopped: Path) -> None:
+    status, pieces = look("--data", str(stopped), "--registry", "etcd://127.0.0.1:1")
+    assert status == 15
+    assert "--registry" in pieces["registry"]["next"]
+
+
+def test_not_running(stopped: Path) -> None:
+    sqlite3.connect(stopped / "tidings.sqlite").close()
+    status, pieces = look("--data", str(stopped), "--url", "http://127.0.0.1:1")
+    assert status == 16
+    assert "no mesh is running" in pieces["balancer"]["detail"]
+    assert "tidings up" in pieces["balancer"]["next"]
+    assert pieces["store"]["state"] == "not looked at"
+
+
+def test_someone_elses_secret(mesh: MeshUnderTest, stopped: Path) -> None:
+    status, pieces = look("--data", str(stopped), "--url", mesh.url)
+    assert status == 18
+    assert "refused our token" in pieces["edge"]["detail"]
+
+
+def test_each_piece_has_a_status_of_its_own_and_needs_what_comes_before() -> None:
+    statuses = [piece.status for piece in PIECES]
+    assert len(set(statuses)) == len(statuses)
+    names = [piece.name for piece in PIECES]
+    assert all(names.index(need) < names.index(piece.name) for piece in PIECES for need in piece.needs)

@@ -1,0 +1,83 @@
+"""`tidings up`: what it says, what it leaves, and what survives it."""
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.mesh_under_test import MeshUnderTest, run, run_here
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[MeshUnderTest]:
+    """A mesh not started yet."""
+    under_test = MeshUnderTest(tmp_path / "data")
+    yield under_test
+    if under_test.process is not None:
+        under_test.end(signal.SIGKILL)
+
+
+def test_it_says_what_it_is_not_and_what_to_type(mesh: MeshUnderTest) -> None:
+    said = "".join(mesh.said)
+    assert mesh.url in said
+    assert all(words in said for words in ("one process", "one disk", "development secret", "plain ws"))
+    assert f"tidings chat --data {mesh.data} --as alice bob" in said
+    running = json.loads((mesh.data / "run.json").read_text())
+    assert mesh.process is not None
+    assert (running["url"], running["pid"]) == (mesh.url, mesh.process.pid)
+
+
+def test_several_edges_and_routers_and_ctrl_c(fresh: MeshUnderTest) -> None:
+    fresh.start("--edges", "2", "--routers", "2")
+    assert len(json.loads((fresh.data / "run.json").read_text())["edges"]) == 2
+    assert fresh.end(signal.SIGINT) == 0
+    assert fresh.said[-1] == "stopping\n"
+
+
+def test_a_kill_between_two_messages_loses_nothing(fresh: MeshUnderTest) -> None:
+    fresh.start()
+    tail = fresh.open("tail", "--as", "bob", "--count", "3", "--json")
+    first = fresh.json("send", "--as", "alice", "bob", "before")
+    assert fresh.end(signal.SIGKILL) == -signal.SIGKILL
+    assert (fresh.data / "run.json").exists()
+    refused = fresh.run("send", "--as", "alice", "bob", "while it is away", ok=False)
+    assert refused.returncode == 1
+    assert "tidings up" in refused.stderr
+    fresh.start()
+    second = fresh.json("send", "--as", "alice", "bob", "after")
+    third = fresh.json("send", "--as", "bob", "alice", "and back")
+    assert [first["seq"], second["seq"], third["seq"]] == [1, 2, 3]
+    out, _ = tail.communicate(timeout=30)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["before", "after", "and back"]
+    kept = fresh.json_lines("history", "--as", "bob", "alice")
+    assert [(one["seq"], one["text"]) for one in kept] == [(1, "before"), (2, "after"), (3, "and back")]
+    assert fresh.end(signal.SIGTERM) == 0
+    assert not (fresh.data / "run.json").exists()
+
+
+def test_a_folder_in_use(mesh: MeshUnderTest) -> None:
+    assert mesh.process is not None
+    done = mesh.run("up", "--port", "0", "--edge-port", "0", ok=False)
+    assert done.returncode == 1
+    assert f"pid {mesh.process.pid}" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--edge-port"])
+def test_a_port_taken_is_named(tmp_path: Path, option: str) -> None:
+    other = {"--port": "--edge-port", "--edge-port": "--port"}[option]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_here("up", "--data", str(tmp_path), option, str(port), other, "0", ok=False)
+    assert done.returncode == 1
+    assert f"port {port} is taken" in done.stderr
+    assert option in done.stderr
+
+
+def test_an_unreachable_database_is_said_plainly(tmp_path: Path) -> None:
+    store = "postgresql://nobody@127.0.0.1:1/none"
+    done = run("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", "--store", store, ok=False)
+    assert done.returncode == 1
+    assert "did not start" in done.stderr.splitlines()[-1]

@@ -1,0 +1,45 @@
+"""What the wire tests share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tidings_client import Client, ConnectionState, Event, Message
+
+from tests.sdk.fake_server import FakeServer, running
+
+TIMEOUT = 10.0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    """A fake balancer and edge."""
+    async with running() as server:
+        yield server
+
+
+async def take(client: Client, count: int) -> list[Message]:
+    """The next messages."""
+    found: list[Message] = []
+    async with asyncio.timeout(TIMEOUT):
+        async for message in client.messages():
+            found.append(message)
+            if len(found) == count:
+                break
+    return found
+
+
+async def until(events: "AsyncIterator[Event]", condition: Callable[[Event], bool]) -> Event:
+    """The next event that fulfils the condition."""
+    async with asyncio.timeout(TIMEOUT):
+        async for event in events:
+            if condition(event):
+                return event
+    raise AssertionError("the events ended")
+
+
+async def until_state(client: Client, state: ConnectionState) -> None:
+    """Wait for a connection state."""
+    events = client.events()
+    if client.state is not state:
+        await until(events, lambda event: getattr(event, "state", None) is state)
