@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from tidings.client.v1.http_pb2 import ConnectRequest, ConnectResponse, UnauthorizedResponse
-from tidings.common.v1 import error_pb2
 
 from balancer.address import client_address, network
 from balancer.door import Admission, Door
@@ -23,6 +21,8 @@ from balancer.settings import BalancerSettings
 from mesh import errors
 from mesh.credentials import TokenVerifier
 from mesh.telemetry import Telemetry
+from tidings.client.v1.http_pb2 import ConnectRequest, ConnectResponse, UnauthorizedResponse
+from tidings.common.v1 import error_pb2
 
 MAX_BODY_BYTES = 4096  # a ConnectRequest is a zone's name
 BODY_SECONDS = 5.0  # for those bytes to arrive

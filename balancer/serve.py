@@ -8,8 +8,6 @@ from importlib import metadata
 from random import SystemRandom
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tidings.balancer.v1 import balancer_pb2_grpc
-from tidings.common.v1.instance_pb2 import Instance
 
 from balancer import policies
 from balancer.door import Caps, Door
@@ -22,6 +20,8 @@ from mesh import naming, rpc
 from mesh.credentials import TicketIssuer, TokenVerifier
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry, admin_routes, listen
+from tidings.balancer.v1 import balancer_pb2_grpc
+from tidings.common.v1.instance_pb2 import Instance
 
 SERVICE = "tidings.balancer.v1.BalancerService"
 HEADER_SECONDS = 15.0  # from accept, or the last answer, to the end of a request's headers

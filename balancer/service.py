@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc
 import structlog
-from tidings.balancer.v1 import balancer_pb2 as pb
-from tidings.balancer.v1 import balancer_pb2_grpc
-from tidings.common.v1.instance_pb2 import Instance
 
 from balancer.fleet import Connection, Edge, Fleet, Load, Profile
 from balancer.rebalance import Rebalance
 from mesh import errors
 from mesh.batching import Batcher, Closed
+from tidings.balancer.v1 import balancer_pb2 as pb
+from tidings.balancer.v1 import balancer_pb2_grpc
+from tidings.common.v1.instance_pb2 import Instance
 
 HELLO_SECONDS = 10.0  # a stream that says nothing is no edge
 ORDERS = 16

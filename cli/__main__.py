@@ -73,21 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = app(arguments, prog_name="tidings", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does: nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except (KeyboardInterrupt, EOFError):
         status = INTERRUPTED
     except Exception as error:  # the last line of defence: whatever it is becomes one line
-        status = _tell(error)
+        status = _tell(_bare(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _bare(error: Exception) -> Exception:
+    """The error in a task group that had only one."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _tell(error: Exception) -> int:
     """Say what went wrong; gives the exit status."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone, as `head` does: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     if os.environ.get("TIDINGS_DEBUG"):
-        traceback.print_exc()
+        traceback.print_exception(error)
     text, status = _explain(error)
     if text:
         _print_red(text)
@@ -110,6 +117,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     if hasattr(error, "format_message"):  # a wrong command line, in whichever of its classes typer has it
         return _usage(error), USAGE
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no details")
+    if type(error).__module__.startswith(("tidings_client.", "mesh.")):  # their text is for people, and says what to do
+        return first, 1
     return f"{type(error).__name__}: {first} (TIDINGS_DEBUG=1 shows where)", 1
 
 

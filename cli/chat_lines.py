@@ -11,9 +11,11 @@ After the last line in, it ends once everything is stored.
 """
 
 import asyncio
+import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 
 from cli.conversation import Conversation
@@ -23,6 +25,7 @@ from cli.talk import Line, Talk
 from tidings_client import OutboxFull, Status
 
 STORE_SECONDS = 10.0  # to store what was said before the end of stdin
+READ_BYTES = 65_536
 KEPT_LINES = 20_000  # whose ticks are told; more than an outbox holds
 
 
@@ -46,6 +49,10 @@ class Lines:
     def notice(self, text: str) -> None:
         """Marked, so that a script can leave it out."""
         say(f"* {text}")
+
+    def tell(self, text: str) -> None:
+        """As a notice."""
+        self.notice(text)
 
 
 async def run(conversation: Conversation, talk: Talk, view: Lines) -> None:
@@ -92,17 +99,28 @@ async def _next_change(view: Lines) -> None:
 
 
 async def _stdin() -> AsyncIterator[str]:
-    """The lines of stdin that aren't empty. A thread reads them, for stdin may be a file, which an event loop can't wait for."""
+    """The lines of stdin that aren't empty."""
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
 
-    def read() -> None:
-        with suppress(RuntimeError):  # the loop has gone
-            for line in sys.stdin:
-                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
+    def give(line: str | None) -> None:
+        asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
 
-    threading.Thread(target=read, daemon=True).start()
+    # A thread reads, for stdin may be a file, which an event loop can't wait for.
+    threading.Thread(target=_read_lines, args=(sys.stdin.fileno(), give), daemon=True).start()
     while (line := await lines.get()) is not None:
-        if text := line.rstrip("\r\n"):
-            yield text
+        if line:
+            yield line
+
+
+def _read_lines(descriptor: int, give: Callable[[str | None], None]) -> None:
+    """Give each line of a file, then None. Reads the descriptor itself: `sys.stdin` would keep the process from ending while it
+    waits."""
+    rest = b""
+    with suppress(RuntimeError, CancelledError):  # the loop has gone
+        while chunk := os.read(descriptor, READ_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                give(line.decode(errors="replace").rstrip("\r"))
+        give(rest.decode(errors="replace"))
+        give(None)

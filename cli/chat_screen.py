@@ -40,7 +40,7 @@ class Screen:
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
-        self._notice = HELP
+        self._told = HELP
         self._printing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.session: PromptSession[str] = PromptSession(
@@ -56,8 +56,12 @@ class Screen:
         self._draw()
 
     def notice(self, text: str) -> None:
+        """The description below is drawn anew, and has it."""
+        self._draw()
+
+    def tell(self, text: str) -> None:
         """Shown below, until the next."""
-        self._notice = text
+        self._told = text
         self._draw()
 
     async def close(self) -> None:
@@ -84,7 +88,7 @@ class Screen:
 
     def _toolbar(self) -> StyleAndTextTuples:
         now = datetime.now(UTC)
-        return [("class:bottom-toolbar", f" {self._talk.describe(now)}   {self._notice}")]
+        return [("class:bottom-toolbar", f" {self._talk.describe(now)}   {self._told}")]
 
 
 def formatted(line: Line, me: str) -> StyleAndTextTuples:
@@ -134,7 +138,7 @@ async def _read(conversation: Conversation, screen: Screen) -> None:
             try:
                 await _obey(conversation, screen, text)
             except TidingsClientError as error:
-                screen.notice(str(error))
+                screen.tell(str(error))
 
 
 def _on_key(conversation: Conversation, buffer: Buffer) -> None:
@@ -151,6 +155,6 @@ async def _obey(conversation: Conversation, screen: Screen, text: str) -> None:
     elif command == "/delete" and not rest:
         await conversation.edit_last("")
     elif command.startswith("/"):
-        screen.notice(HELP)
+        screen.tell(HELP)
     elif text:
         conversation.send(text)

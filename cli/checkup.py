@@ -6,6 +6,7 @@ A piece that stands on an ill one isn't looked at, so that the first ill piece i
 
 import asyncio
 import importlib.metadata
+import logging
 import os
 import re
 import shutil
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import aiohttp
 import psycopg
+import structlog
 
 from cli.failure import CommandError
 from cli.place import Place
+from cli.plan import SERVICES
 from mesh.etcd_registry import EtcdRegistry
 from tidings_client import Client
 
@@ -30,13 +33,8 @@ LEAST_FREE_BYTES = 200 << 20  # below it SQLite and PostgreSQL soon refuse to wr
 ANSWER_SECONDS = 3.0
 
 
-class IllError(Exception):
+class IllError(CommandError):
     """A piece doesn't work: `what` is the cause, `hint` the next step."""
-
-    def __init__(self, what: str, hint: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
 
 
 class NotNeededError(Exception):
@@ -130,7 +128,7 @@ async def development_secrets(patient: Patient) -> str:
 async def database(patient: Patient) -> str:
     """The store's database, when it can be reached from here."""
     if patient.store.startswith("postgresql:"):
-        return await _postgresql(patient.store)
+        return await postgresql(patient.store)
     path = Path(patient.store.removeprefix("sqlite:///")) if patient.store else patient.place.folder / "tidings.sqlite"
     if not path.exists():
         raise NotNeededError("none here; the round trip below looks at the store that is in use")
@@ -142,7 +140,8 @@ async def database(patient: Patient) -> str:
     return f"SQLite, {path}, {path.stat().st_size >> 10} KiB"
 
 
-async def _postgresql(url: str) -> str:
+async def postgresql(url: str) -> str:
+    """Whether a PostgreSQL server lets us in; which one it is."""
     try:
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=int(ANSWER_SECONDS)) as connection:
             row = await (await connection.execute("SHOW server_version")).fetchone()
@@ -158,13 +157,24 @@ async def registry(patient: Patient) -> str:
     """etcd, when that is where the services find each other."""
     if not patient.registry.startswith("etcd://"):
         raise NotNeededError("in memory")
-    endpoints = patient.registry.removeprefix("etcd://").split(",")
+    return await etcd(patient.registry)
+
+
+async def etcd(url: str) -> str:
+    """Whether etcd answers; who is registered there."""
+    endpoints = url.removeprefix("etcd://").split(",")
     counts = []
     try:
-        async with asyncio.timeout(ANSWER_SECONDS), EtcdRegistry.open(endpoints) as etcd:
-            for service in ("store", "router", "balancer", "edge"):
-                nodes = await anext(aiter(etcd.watch(service)))
+        async with asyncio.timeout(ANSWER_SECONDS), EtcdRegistry.open(endpoints) as opened:
+            for service in SERVICES:
+                nodes = await anext(aiter(opened.watch(service)))
                 counts.append(f"{len(nodes)} {service}")
     except TimeoutError:
         raise IllError(f"etcd at {', '.join(endpoints)} does not answer", "start it, or correct --registry") from None
     return f"etcd has {', '.join(counts)}"
+
+
+def quiet() -> None:
+    """Let libraries log nothing but disasters, and not to stdout: what is found is said by us."""
+    disasters = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr), wrapper_class=disasters)

@@ -39,7 +39,10 @@ class View(Protocol):
         """A line that was shown has another tick."""
 
     def notice(self, text: str) -> None:
-        """Something passing happened: who types, who is there, how the connection stands."""
+        """Something passing happened, which `Talk.describe` tells too: who types, who is there, how the connection stands."""
+
+    def tell(self, text: str) -> None:
+        """An answer to what the user asked for."""
 
 
 class Conversation:
@@ -72,7 +75,7 @@ class Conversation:
         """Say something else instead of one's last message; withdraw it when `text` is empty."""
         seq = self._talk.last_own_seq
         if not seq:
-            self._view.notice("you have said nothing here yet that could be changed")
+            self._view.tell("you have said nothing here yet that could be changed")
         elif text:
             await self._client.edit(self._talk.conversation_id, seq, text)
         else:

@@ -7,13 +7,11 @@ Exit status: 0 when all is healthy, else that of the first piece that isn't:
 """
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import aiohttp
-import structlog
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -88,9 +86,7 @@ def doctor(
     ] = "",
 ) -> None:
     """Look at every piece: healthy, or the cause and the next step. The exit status says which."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr), wrapper_class=structlog.make_filtering_bound_logger(50)
-    )
+    checkup.quiet()
     findings = asyncio.run(_examine(Place(data), url, secret, store, registry))
     status = next((finding.piece.status for finding in findings if finding.state == "ill"), 0)
     if as_json:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.failure import CommandError
-from cli.plan import CONNECT_BURST, CONNECTS_PER_SECOND, SERVICES, Plan, free_port
+from cli.plan import BALANCER_DEFAULTS, SERVICES, Plan, free_port
 
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 START_SECONDS = 30.0  # to migrate a database and find each other, on a busy machine
@@ -64,6 +64,7 @@ def _order(plan: Plan, name: str, service: str, port: int) -> Order:
     admin_port = free_port(plan.host)
     given = {
         "host": plan.host,
+        "advertise": plan.advertise,
         "port": port,
         "admin-port": admin_port,
         "registry": plan.registry,
@@ -84,8 +85,8 @@ def environment(plan: Plan, service: str) -> dict[str, str]:
         mine[f"TIDINGS_{service.upper()}_TOKEN_SECRET"] = plan.secrets.token_secret
         mine[f"TIDINGS_{service.upper()}_TICKET_SECRET"] = plan.secrets.ticket_secret
     if service == "balancer":
-        mine.setdefault("TIDINGS_BALANCER_CONNECTS_PER_SECOND", str(CONNECTS_PER_SECOND))
-        mine.setdefault("TIDINGS_BALANCER_CONNECT_BURST", str(CONNECT_BURST))
+        for name, value in BALANCER_DEFAULTS.items():
+            mine.setdefault(f"TIDINGS_BALANCER_{name.upper()}", str(value))
     return mine
 
 
@@ -95,83 +96,83 @@ class Fleet:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._pumps: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._death: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.children: list[Child] = []
 
-    async def start(self) -> None:
-        """Start all children; they find each other through the registry, so none waits for another."""
-        for order in orders(self._plan):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                order.service,
-                *order.flags,
-                env=environment(self._plan, order.service),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                limit=LINE_BYTES,
-                start_new_session=True,  # Ctrl-C is for us: we stop them in order
-                preexec_fn=_die_with_parent,
-            )
-            child = Child(order.name, order.service, f"http://{self._plan.host}:{order.admin_port}", process)
-            self.children.append(child)
-            self._pumps.append(asyncio.create_task(self._pump(child, COLOURS[len(self._pumps) % len(COLOURS)])))
-
     async def ready(self) -> None:
-        """Wait until every child says so.
+        """Start all children and wait until every one says that it is ready. The store goes first: the others would only complain
+        that it is not there yet.
 
         Raises:
             CommandError: one took longer than START_SECONDS.
         """
         try:
             async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
-                for child in self.children:
-                    await _answers(session, f"{child.admin}/readyz")
+                first, *others = orders(self._plan)
+                await _answers(session, await self._start(first))
+                for child in [await self._start(order) for order in others]:
+                    await _answers(session, child)
         except TimeoutError as error:
             missing = f"not every service was ready within {START_SECONDS:.0f} s"
             raise CommandError(missing, "their logs above say why; are the store and the registry reachable?") from error
 
     async def death(self) -> str:
         """Wait for the first child to end; who, and how."""
-        waiting = {asyncio.create_task(child.process.wait()): child for child in self.children}
-        try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            task = done.pop()
-            return f"{waiting[task].name} {_ending(task.result())}"
-        finally:
-            for task in waiting:
-                task.cancel()
+        return await asyncio.shield(self._death)
 
     async def stop(self) -> None:
         """Stop the children, the ones that face clients first; kill those that don't."""
         for service in reversed(SERVICES):
             await asyncio.gather(*(_stop(child) for child in self.children if child.service == service))
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _pump(self, child: Child, colour: str) -> None:
+    async def _start(self, order: Order) -> Child:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            order.service,
+            *order.flags,
+            env=environment(self._plan, order.service),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=LINE_BYTES,
+            start_new_session=True,  # Ctrl-C is for us: we stop them in order
+            preexec_fn=_die_with_parent,
+        )
+        child = Child(order.name, order.service, f"http://{self._plan.host}:{order.admin_port}", process)
+        colour = COLOURS[len(self.children) % len(COLOURS)]
+        self.children.append(child)
+        self._tasks.append(asyncio.create_task(self._follow(child, colour)))
+        return child
+
+    async def _follow(self, child: Child, colour: str) -> None:
+        """Print what the child says, with its name, until it ends."""
         prefix = Text(f"{child.name:<10} ", style=colour)
         said = child.process.stdout or asyncio.StreamReader()
         with contextlib.suppress(ValueError):
             async for line in said:
                 self._console.print(prefix + Text.from_ansi(line.decode(errors="replace").rstrip()))
+        status = await child.process.wait()
+        if not self._death.done():
+            self._death.set_result(f"{child.name} {_ending(status)}")
 
 
 @asynccontextmanager
 async def serve(plan: Plan) -> AsyncIterator[Fleet]:
-    """Start a fleet, which is not ready yet; stop it when the context ends."""
+    """A fleet that starts when asked to be `ready`; it is stopped when the context ends."""
     fleet = Fleet(plan)
     try:
-        await fleet.start()
         yield fleet
     finally:
         await fleet.stop()
 
 
-async def _answers(session: aiohttp.ClientSession, url: str) -> None:
+async def _answers(session: aiohttp.ClientSession, child: Child) -> None:
     while True:
         with contextlib.suppress(aiohttp.ClientError, OSError):
-            async with session.get(url) as response:
+            async with session.get(f"{child.admin}/readyz") as response:
                 if response.status == 200:
                     return
         await asyncio.sleep(POLL_SECONDS)

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from cli.place import Secrets
 SERVICES = ("store", "router", "balancer", "edge")
 """In the order they start; they stop in reverse, so that nothing is asked of one that has gone."""
 
-# On one machine every client comes from the same address: the caps for one address would hit them all together.
-CONNECTS_PER_SECOND = 5_000.0
-CONNECT_BURST = 20_000
+# What a balancer on a developer's machine is told where the environment says nothing: every client comes from the same address, so
+# the caps for one address would hit them all together; and there is no crowd of clients to keep from coming back at once.
+BALANCER_DEFAULTS = {"connects_per_second": 5_000.0, "connect_burst": 20_000, "backoff_max_seconds": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """See the module. `store` is a database URL, `registry` "memory://" or "etcd://…"."""
+    """See the module. `store` is a database URL, `registry` "memory://" or "etcd://…". `advertise` is the host that
+    clients elsewhere reach this machine under; empty means `host`."""
 
     data: Path
     secrets: Secrets
@@ -27,6 +29,7 @@ class Plan:
     edge_ports: list[int]
     store: str
     registry: str
+    advertise: str = ""
     routers: int = 1
     log_level: str = "warning"
     drain_seconds: float = 1.0
@@ -65,7 +68,7 @@ def ports(host: str, first: int, count: int, option: str) -> list[int]:
         CommandError: someone listens there; names the port and the option that moves it.
     """
     if first == 0:
-        return [free_port(host) for _ in range(count)]
+        return free_ports(host, count)
     if first + count > 65536:
         raise CommandError(f"there are no {count} ports from {first} on", f"give a lower one with {option}")
     for port in range(first, first + count):
@@ -98,7 +101,13 @@ def _unusable(host: str, port: int, option: str, error: OSError) -> CommandError
 
 def free_port(host: str) -> int:
     """A port nobody listens on at this moment."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(host, 1)[0]
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Different ports nobody listens on at this moment."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(_family(host))) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [probe.getsockname()[1] for probe in probes]

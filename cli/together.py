@@ -12,7 +12,7 @@ import edge.serve
 import router.serve
 import store.serve
 from balancer.settings import BalancerSettings
-from cli.plan import CONNECT_BURST, CONNECTS_PER_SECOND, Plan
+from cli.plan import BALANCER_DEFAULTS, Plan
 from edge.settings import EdgeSettings
 from mesh.process import open_registry
 from mesh.settings import ServiceSettings
@@ -47,18 +47,17 @@ async def serve(plan: Plan) -> AsyncIterator[Together]:
 
 
 def _services(plan: Plan) -> Iterator[tuple[Callable[..., AbstractAsyncContextManager[Instance]], ServiceSettings]]:
-    common: dict[str, Any] = {"host": plan.host, "drain_seconds": plan.drain_seconds, "log_level": plan.log_level}
+    common: dict[str, Any] = {"host": plan.host, "advertise": plan.advertise, "drain_seconds": plan.drain_seconds}
     keys: dict[str, Any] = {"token_secret": plan.secrets.token_secret, "ticket_secret": plan.secrets.ticket_secret}
     yield store.serve.serve, StoreSettings(**common, port=0, database=plan.store)
     for _ in range(plan.routers):
         yield router.serve.serve, RouterSettings(**common, port=0)
-    yield balancer.serve.serve, generous(BalancerSettings(**common, **keys, port=plan.port, grpc_port=0))
+    yield balancer.serve.serve, at_home(BalancerSettings(**common, **keys, port=plan.port, grpc_port=0))
     for port in plan.edge_ports:
         yield edge.serve.serve, EdgeSettings(**common, **keys, port=port)
 
 
-def generous(settings: BalancerSettings) -> BalancerSettings:
-    """The caps for one address lifted, unless the environment sets them."""
-    wished = {"connects_per_second": CONNECTS_PER_SECOND, "connect_burst": CONNECT_BURST}
-    unset = {name: value for name, value in wished.items() if name not in settings.model_fields_set}
+def at_home(settings: BalancerSettings) -> BalancerSettings:
+    """With the defaults of a developer's machine where the environment says nothing."""
+    unset = {name: value for name, value in BALANCER_DEFAULTS.items() if name not in settings.model_fields_set}
     return settings.model_copy(update=unset)

@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 import aiohttp
 import typer
 
-from cli import fleet, together
+from cli import checkup, fleet, together
 from cli.failure import CommandError
 from cli.options import DEFAULT_DATA, Data, say
 from cli.place import Place, Running
@@ -32,6 +32,9 @@ EdgePort = Annotated[
     int, typer.Option("--edge-port", help="The first edge's port, others take the next; 0 picks free ones.", min=0, max=65535)
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.", metavar="ADDRESS")]
+Advertise = Annotated[
+    str, typer.Option("--advertise", help="Host that others reach this machine under; else that of --host.", metavar="HOST")
+]
 Store = Annotated[
     str | None,
     typer.Option(
@@ -67,6 +70,7 @@ def up(
     port: Port = 8080,
     edge_port: EdgePort = 8081,
     host: Host = "127.0.0.1",
+    advertise: Advertise = "",
     store: Store = None,
     registry: RegistryUrl = "memory://",
     edges: Edges = 1,
@@ -81,6 +85,7 @@ def up(
             data=data,
             secrets=place.make_secrets(),
             host=host,
+            advertise=advertise,
             port=ports(host, port, 1, "--port")[0],
             edge_ports=ports(host, edge_port, edges, "--edge-port"),
             store=_store(store, data),
@@ -88,9 +93,19 @@ def up(
             routers=routers,
             log_level=_level(log_level),
         )
+        asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
         with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner, _explained():
             runner.run(_run(place, plan))
+
+
+async def _check_servers(plan: Plan) -> None:
+    """See that the servers which the mesh needs and doesn't start are there: better said once here than by every service."""
+    checkup.quiet()
+    if plan.store.startswith("postgresql:"):
+        await checkup.postgresql(plan.store)
+    if plan.as_processes:
+        await checkup.etcd(plan.registry)
 
 
 @contextmanager
@@ -127,12 +142,16 @@ async def _run(place: Place, plan: Plan) -> None:
     serve = fleet.serve if plan.as_processes else together.serve
     async with serve(plan) as house:
         death, opening = asyncio.create_task(house.death()), asyncio.create_task(_open(house, plan))
-        await asyncio.wait({stop, death, opening}, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
-            opening.result()
-            with place.announce(_running(plan)):
-                _welcome(plan)
-                await asyncio.wait({stop, death}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({stop, death, opening}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                with place.announce(_running(plan)):
+                    _welcome(plan)
+                    await asyncio.wait({stop, death}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
         if not stop.done():
             raise CommandError(f"{death.result()}; stopped the rest", "its last log lines above say why")
         say("stopping")

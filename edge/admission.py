@@ -7,6 +7,8 @@ from edge.rate import SendGate, TokenBucket
 from edge.rules import FLOOD_FACTOR, RETRY_SECONDS, Rules
 from mesh import errors
 
+_COST = {"acknowledge": 0.2}  # tokens; who is sent much must be able to say so. Every other frame costs one
+
 
 class FloodingError(Exception):
     """The client went on far above its rate after it was told."""
@@ -25,14 +27,14 @@ class Admission:
         self._limited = False
         self.in_flight = 0
 
-    def on_frame(self, now: float) -> None:
-        """A frame came in; what follows is about this one.
+    def on_frame(self, arm: str, now: float) -> None:
+        """A frame of this kind came in; what follows is about this one.
 
         Raises:
             FloodingError: close the session.
         """
         rules = self._rules
-        self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now)
+        self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now, _COST.get(arm, 1.0))
         if self._limited:
             self._count_excess(now)
 

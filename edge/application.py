@@ -38,7 +38,9 @@ def build(
         refused: counts a named error.
     """
     app = web.Application(middlewares=[_cors(door), _errors_as_json(refused)])  # refusals carry CORS headers too
-    app.add_routes([web.get("/v1/ws", websocket.handle), web.get("/chat", websocket.handle), web.post("/v1/poll", long_poll.handle)])
+    app.add_routes(
+        [web.get("/v1/ws", websocket.handle), web.get("/chat", websocket.handle), web.post("/v1/poll", long_poll.handle)]
+    )
     app.add_routes(api.routes())
     app.add_routes(admin_routes(telemetry, ready))
     return app

@@ -93,7 +93,7 @@ class Outbox:
             if victim <= traffic_class:
                 break
             self._drop(victim, dropped)
-            if not self._over(size):
+            if not self._frames or not self._over(size):
                 return True
         return False
 

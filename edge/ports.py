@@ -35,21 +35,25 @@ class ClientPort(Protocol):
         """Send what is queued, then close. Nothing is written afterwards."""
 
 
-class MeshPort(Protocol[S]):
+class MeshPort(Protocol):
     """The routers, behind their links."""
 
     @property
     def has_room(self) -> bool:
         """Whether one more request is taken."""
 
-    def ask(self, session: S, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
-        """Put a request to the owner of `key`, again and again across lost links until it is answered."""
+    def ask(self, session: int, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
+        """Put a session's request to the owner of `key`, again and again across lost links until it is answered."""
 
     def tell(self, key: str, envelope: link_pb2.ClientEnvelope) -> None:
         """Put a request that nobody answers to the owner of `key`; it may be lost with its link."""
 
-    def mark(self, session: S, conversation_id: str, delivered_seq: int, read_seq: int) -> None:
+    def mark(self, session: int, mark: link_pb2.ReceiptDelta) -> None:
         """Move marks; only the newest of a session and conversation is kept until it is sent."""
+
+
+class EdgePort(MeshPort, Protocol[S]):
+    """The mesh, and the rest of the edge."""
 
     def enter(self, session: S) -> None:
         """Hello came: the session now counts, and an older one of the same device ends."""

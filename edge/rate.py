@@ -13,14 +13,14 @@ class TokenBucket:
         self._tokens = burst
         self._at = now
 
-    def take(self, rate: float, burst: float, now: float) -> bool:
-        """Take one token; False when there is none. Rate and burst are the caller's, to keep idle sessions small."""
+    def take(self, rate: float, burst: float, now: float, cost: float = 1.0) -> bool:
+        """Take `cost` tokens; False when there are not so many. Rate and burst are the caller's, to keep idle sessions small."""
         tokens = min(burst, self._tokens + (now - self._at) * rate)
         self._at = now
-        if tokens < 1.0:
+        if tokens < cost:
             self._tokens = tokens
             return False
-        self._tokens = tokens - 1.0
+        self._tokens = tokens - cost
         return True
 
 

@@ -32,7 +32,7 @@ class Flushable(Protocol):
 
 
 class Switchboard:
-    """The MeshPort of every session and the LinkPort of every link.
+    """The EdgePort of every session and the LinkPort of every link.
 
     Args:
         max_pending, max_pending_bytes: bounds of unanswered requests; past them sends are refused OVERLOADED.
@@ -70,11 +70,11 @@ class Switchboard:
                 connection.flush()
         self.json.forget()
 
-    # For sessions: see MeshPort
+    # For sessions: see EdgePort
 
     @property
     def has_room(self) -> bool:
-        """See MeshPort."""
+        """See EdgePort."""
         return self._routes.has_room
 
     @property
@@ -82,38 +82,30 @@ class Switchboard:
         """Requests not answered."""
         return len(self._routes)
 
-    def ask(self, session: Session, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
-        """See MeshPort."""
+    def ask(self, session: int, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
+        """See EdgePort."""
         if expects is Expects.STORED:
             self._metrics.messages_in += 1
-        self._routes.ask(session.number, key, envelope, expects, self._clock())
+        self._routes.ask(session, key, envelope, expects, self._clock())
 
     def tell(self, key: str, envelope: link_pb2.ClientEnvelope) -> None:
-        """See MeshPort."""
+        """See EdgePort."""
         owner = self._routes.owner(key)
         if owner is not None and len(self.links[owner].queue) < MAX_TOLD:
             self._routes.tell(key, envelope)
 
-    def mark(self, session: Session, conversation_id: str, delivered_seq: int, read_seq: int) -> None:
-        """See MeshPort."""
-        mark = Mark(
-            user_ordinal=session.user_ordinal,
-            user_id=session.user_id,
-            device_id=session.device_id,
-            conversation_id=conversation_id,
-            delivered_seq=delivered_seq,
-            read_seq=read_seq,
-        )
-        self._mark((session.number, conversation_id), mark)
+    def mark(self, session: int, mark: link_pb2.ReceiptDelta) -> None:
+        """See EdgePort."""
+        self._mark((session, mark.conversation_id), mark)
 
     def enter(self, session: Session) -> None:
-        """See MeshPort."""
+        """See EdgePort."""
         older = self.directory.enter(session)
         if older is not None:
             older.close(error_pb2.ERROR_CODE_SESSION_REPLACED)
 
     def announce(self, session: Session) -> None:
-        """See MeshPort."""
+        """See EdgePort."""
         first = self.directory.online(session)
         if first:
             for link in self._opening.values():
@@ -134,7 +126,7 @@ class Switchboard:
             link.wake()
 
     def leave(self, session: Session) -> None:
-        """See MeshPort."""
+        """See EdgePort."""
         last = self.directory.leave(session)
         for link in self._opening.values():
             if last:
@@ -145,7 +137,7 @@ class Switchboard:
                 link.wake()
 
     def refused(self, code: int) -> None:
-        """See MeshPort."""
+        """See EdgePort."""
         self._metrics.client_error(errors.reason(code))
 
     def rewatch(self, session: Session) -> None:

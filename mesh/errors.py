@@ -10,6 +10,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from tidings.common.v1 import error_pb2
 from tidings.common.v1.error_pb2 import ErrorCode
 

@@ -18,9 +18,9 @@ from etcd3aio.lease import LeaseService
 from etcd3aio.watch import WatchService
 from google.protobuf.message import DecodeError
 from grpc.aio import AioRpcError
-from tidings.common.v1.instance_pb2 import Instance
 
 from mesh.registry import Nodes, Registration, trusted
+from tidings.common.v1.instance_pb2 import Instance
 
 LEASE_SECONDS = 5
 RELIST_SECONDS = 30.0

@@ -12,9 +12,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import structlog
-from tidings.common.v1 import error_pb2
-from tidings.router.v1.link_pb2 import ClientEnvelope
-from tidings.store.v1.message_log_pb2 import AppendResult, NewEntry
 
 from mesh import batching, errors
 from mesh.naming import USER_ID, direct_conversation_id
@@ -26,6 +23,9 @@ from router.link import EdgeLink
 from router.meters import Meters
 from router.ports import Appender
 from router.typing_notices import TypingNotices
+from tidings.common.v1 import error_pb2
+from tidings.router.v1.link_pb2 import ClientEnvelope
+from tidings.store.v1.message_log_pb2 import AppendResult, NewEntry
 
 _log = structlog.get_logger(__name__)
 
@@ -296,7 +296,9 @@ def _refusal(send: Send, result: AppendResult) -> errors.TidingsError:
             return errors.message_not_found(send.conversation_id, target)
         case error_pb2.ERROR_CODE_NOT_YOUR_MESSAGE:
             return errors.not_your_message(send.conversation_id, target)
-        case _:
-            return errors.TidingsError(
-                result.refusal or error_pb2.ERROR_CODE_INTERNAL, "the store refused this entry", retry_after=1.0
-            )
+        case error_pb2.ERROR_CODE_INVALID_FIELD:
+            return errors.invalid_field("send_message", "client_msg_id of 1-64 printable ASCII characters, and some content")
+        case error_pb2.ERROR_CODE_UNSPECIFIED | error_pb2.ERROR_CODE_INTERNAL:
+            return errors.internal("the stores can't take this entry")
+        case other:
+            return errors.TidingsError(other, "the store refused this entry")

@@ -14,12 +14,12 @@ from functools import partial
 
 import grpc
 import structlog
-from tidings.store.v1.message_log_pb2 import AppendRequest, AppendResponse, AppendResult, NewEntry
 
 from mesh import errors, process
 from router import patience
 from router.meters import Meters
 from router.store_pool import PASSING, StoreNode, StorePool
+from tidings.store.v1.message_log_pb2 import AppendRequest, AppendResponse, AppendResult, NewEntry
 
 DEPTH = 2  # batches in flight: the store writes one while the router handles another; more would only make batches smaller
 MAX_BYTES = 8 * 1024 * 1024  # of one request: half of gRPC's limit
@@ -98,6 +98,9 @@ class AppendStream:
         except errors.TidingsError:
             node.shun()
             raise
+        except Exception as fault:
+            _log.exception("append stream failed in an unforeseen way", store=node.instance_id)
+            raise errors.unavailable(f"the stream to the store failed: {fault!r}") from fault
         finally:
             self._call = self._node = None
             call.cancel()
@@ -110,7 +113,7 @@ class AppendStream:
                 self._sent += 1
                 try:
                     await call.write(AppendRequest(batch_id=batch.batch_id, entries=batch.entries))
-                except (grpc.RpcError, asyncio.InvalidStateError):
+                except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                     return
                 except asyncio.CancelledError:
                     if not call.cancelled() or _being_cancelled():

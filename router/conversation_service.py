@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from tidings.common.v1.conversation_pb2 import CONVERSATION_KIND_DIRECT, CONVERSATION_KIND_GROUP
-from tidings.router.v1 import conversation_pb2 as pb
-from tidings.router.v1.conversation_pb2_grpc import ConversationServiceServicer
-
 from mesh import errors
 from mesh.naming import USER_ID, message_id
 from router import frames
 from router.conversations import Conversations
+from tidings.common.v1.conversation_pb2 import CONVERSATION_KIND_DIRECT, CONVERSATION_KIND_GROUP
+from tidings.router.v1 import conversation_pb2 as pb
+from tidings.router.v1.conversation_pb2_grpc import ConversationServiceServicer
 
 Context = Any  # grpc.aio.ServicerContext; nothing here looks at it
 

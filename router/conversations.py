@@ -9,12 +9,6 @@ import asyncio
 import re
 from collections.abc import Awaitable
 
-from tidings.common.v1.conversation_pb2 import Conversation, LogEntry, Retention, Role
-from tidings.router.v1 import conversation_pb2 as asked
-from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_CHAT, AppendEntry, ClientEnvelope
-from tidings.store.v1 import conversation_pb2 as store
-from tidings.store.v1.message_log_pb2 import AppendResult, ListEntriesRequest, ListEntriesResponse
-
 from mesh import errors, rpc
 from mesh.naming import CLIENT_MSG_ID, CONVERSATION_ID, USER_ID
 from router import frames
@@ -22,6 +16,11 @@ from router.append import AppendPipeline
 from router.directory import Directory, Ordinals
 from router.fan_out import FanOut
 from router.ports import ConversationStore, MessageLog
+from tidings.common.v1.conversation_pb2 import Conversation, LogEntry, Retention, Role
+from tidings.router.v1 import conversation_pb2 as asked
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_CHAT, AppendEntry, ClientEnvelope
+from tidings.store.v1 import conversation_pb2 as store
+from tidings.store.v1.message_log_pb2 import AppendResult, ListEntriesRequest, ListEntriesResponse
 
 MAX_PAGE = 1000
 _PAGE = 100  # when the caller names no size

@@ -7,16 +7,17 @@ question waits for a store only so long, then UNAVAILABLE. One device's question
 import asyncio
 
 import structlog
-from tidings.client.v1.frames_pb2 import MessagePage
-from tidings.common.v1.conversation_pb2 import Position
-from tidings.router.v1.link_pb2 import ClientEnvelope, SessionOpened, SyncPage
-from tidings.store.v1.message_log_pb2 import ConversationRun, DeviceSync, DeviceSyncPage, ListEntriesRequest, SyncDevicesRequest
 
 from mesh import batching, errors
 from router import frames, patience
 from router.directory import Ordinals
 from router.link import EdgeLink
 from router.ports import MessageLog
+from tidings.client.v1.frames_pb2 import MessagePage
+from tidings.common.v1.conversation_pb2 import Position
+from tidings.common.v1.error_pb2 import ERROR_CODE_INTERNAL
+from tidings.router.v1.link_pb2 import ClientEnvelope, SessionOpened, SyncPage
+from tidings.store.v1.message_log_pb2 import ConversationRun, DeviceSync, DeviceSyncPage, ListEntriesRequest, SyncDevicesRequest
 
 _QUEUE = 50_000  # devices waiting to sync: an edge's worth coming back at once
 _DEVICES = 32  # devices in one call: with full pages of small messages, under a megabyte
@@ -100,12 +101,11 @@ class DeviceRequests:
             link.answer_sync(envelope, _sync_page(page))
 
     async def _sync_less(self, batch: list[_Asked], page_entries: int, error: errors.TidingsError) -> None:
-        passing = error.code in patience.PASSING
-        if not passing and len(batch) > 1:
+        if error.code not in patience.PASSING and len(batch) > 1:
             middle = len(batch) // 2
             await self._sync(batch[:middle], page_entries)
             await self._sync(batch[middle:], page_entries)
-        elif not passing and page_entries > 1:
+        elif error.code == ERROR_CODE_INTERNAL and page_entries > 1:
             await self._sync(batch, page_entries // 4 or 1)
         else:
             for link, envelope in batch:

@@ -7,14 +7,14 @@ from itertools import islice
 from typing import TypeVar
 
 import structlog
-from tidings.common.v1.conversation_pb2 import Conversation
-from tidings.store.v1.conversation_pb2 import DirectPair, EnsureDirectRequest, GetConversationsRequest
-from tidings.store.v1.user_pb2 import EnsureUsersRequest
 
 from mesh import batching, errors
 from router import patience
 from router.membership import Membership, MembershipCache
 from router.ports import ConversationStore, UserStore
+from tidings.common.v1.conversation_pb2 import Conversation
+from tidings.store.v1.conversation_pb2 import DirectPair, EnsureDirectRequest, GetConversationsRequest
+from tidings.store.v1.user_pb2 import EnsureUsersRequest
 
 STORE_BATCH = 1000  # the store's own limit on every batched call
 _STALE_SECONDS = 5.0  # how long to ask for a membership that the log says exists

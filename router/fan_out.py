@@ -4,12 +4,12 @@ gets it once, with the users it is for."""
 from collections.abc import Iterable, Iterator
 
 from pyroaring import BitMap
-from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_CHAT, TrafficClass
 
 from router.dispatch import DispatchMarks
 from router.link import EdgeLink
 from router.membership import FEW, Membership
 from router.roster import Roster
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_CHAT, TrafficClass
 
 
 class FanOut:

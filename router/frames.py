@@ -6,6 +6,9 @@ A frame is encoded once, whoever gets it. It must not know who that is.
 from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from mesh.errors import TidingsError
+from mesh.naming import message_id
 from tidings.client.v1.frames_pb2 import (
     ConversationChanged,
     MessagePage,
@@ -19,9 +22,6 @@ from tidings.client.v1.frames_pb2 import (
 )
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
 from tidings.router.v1.link_pb2 import AppendEntry
-
-from mesh.errors import TidingsError
-from mesh.naming import message_id
 
 
 def stored(request_id: int, client_msg_id: str, conversation_id: str, seq: int, store_time: Timestamp) -> bytes:

@@ -1,10 +1,9 @@
 """The store's ports over gRPC: one line a call."""
 
+from router.store_pool import StorePool
 from tidings.store.v1 import conversation_pb2 as conversations
 from tidings.store.v1 import message_log_pb2 as log
 from tidings.store.v1 import user_pb2 as users
-
-from router.store_pool import StorePool
 
 
 class GrpcStore:

@@ -4,15 +4,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from tidings.router.v1.link_pb2 import ClientEnvelope, LinkResponse, SessionOpened, SyncPage, TrafficClass
-
 from mesh.errors import TidingsError
 from router import frames
 from router.meters import Meters
 from router.outbox import Outbox
+from tidings.router.v1.link_pb2 import ClientEnvelope, LinkResponse, SessionOpened, SyncPage, TrafficClass
 
 ANSWER_BYTES = 16 * 1024 * 1024  # answers waiting for an edge; past it nothing more is read from that edge until it reads us
 TELL_SECONDS = 0.05  # how late an edge learns what was acted on when there is nothing else to say
+
+
+class LinkLostError(Exception):
+    """The edge went away while we spoke or listened: nothing wrong on this side."""
 
 
 class EdgeLink:
@@ -129,7 +132,7 @@ class EdgeLink:
                 response, deliveries, oldest_seconds = taken
                 if response.HasField("drain"):
                     self._drain_sequence = response.sequence
-                await send(response)
+                await _said(send(response))
                 if deliveries:
                     self._meters.pushed(deliveries, oldest_seconds)
                 if self.outbox.answer_bytes <= ANSWER_BYTES:
@@ -141,3 +144,11 @@ class EdgeLink:
         if self.outbox.answer_bytes > ANSWER_BYTES:
             self._calm.clear()
         self._wake.set()
+
+
+async def _said(sending: Awaitable[None]) -> None:
+    """gRPC has several errors, some of them private, for a peer that is gone: here they are one."""
+    try:
+        await sending
+    except Exception as fault:
+        raise LinkLostError from fault

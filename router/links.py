@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import structlog
 from pyroaring import BitMap
-from tidings.router.v1.link_pb2 import ClientEnvelope, EdgeBatch, OnlineSnapshot
 
 from mesh import errors
 from router.link import EdgeLink
 from router.presence_notices import PresenceNotices
 from router.receipts import Receipts
 from router.roster import Roster
+from tidings.router.v1.link_pb2 import ClientEnvelope, EdgeBatch, OnlineSnapshot
 
 Accept = Callable[[EdgeLink, ClientEnvelope], Awaitable[None]]
 _log = structlog.get_logger(__name__)

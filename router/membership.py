@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from pyroaring import BitMap
+
 from tidings.common.v1.conversation_pb2 import Conversation
 
 RECENT_SENDERS = 64  # entries whose senders are remembered, so that a receipt finds whom to tell; two typical batches

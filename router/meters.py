@@ -1,8 +1,10 @@
-"""The router's metrics. Counted per batch: an instrument costs about a microsecond a call."""
+"""The router's metrics. Counted per batch: an instrument costs about a microsecond a call.
 
-from tidings.router.v1.link_pb2 import TrafficClass
+Every name begins with `router_`, so that services sharing a process and its telemetry don't share an instrument.
+"""
 
 from mesh.telemetry import Telemetry
+from tidings.router.v1.link_pb2 import TrafficClass
 
 
 class Meters:
@@ -10,19 +12,21 @@ class Meters:
 
     def __init__(self, telemetry: Telemetry) -> None:
         meter = telemetry.meter
-        self._messages = meter.create_counter("messages_total", "1", "Messages in from clients and out to sessions' edges")
-        self._latency = meter.create_histogram("message_delivery_latency_seconds", "s", "From stored to pushed, per batch's oldest")
+        self._messages = meter.create_counter(
+            "router_messages_total", "1", "Messages stored (in) and pushes written to edges (out)"
+        )
+        self._latency = meter.create_histogram("router_push_latency_seconds", "s", "From stored to pushed, each response's oldest")
         self._dropped = meter.create_counter("router_pushes_dropped_total", "1", "Live pushes dropped at a full link")
-        self._errors = meter.create_counter("errors_total", "1", "Requests refused, by reason")
+        self._errors = meter.create_counter("router_errors_total", "1", "Requests refused, by reason")
         self._retries = meter.create_counter("router_store_retries_total", "1", "Calls to a store made again")
 
     def received(self, count: int) -> None:
         """Messages stored for clients."""
-        self._messages.add(count, {"direction": "in", "service": "router"})
+        self._messages.add(count, {"direction": "in"})
 
     def pushed(self, count: int, oldest_seconds: float) -> None:
         """Deliveries written to a link, the oldest of which had waited so long."""
-        self._messages.add(count, {"direction": "out", "service": "router"})
+        self._messages.add(count, {"direction": "out"})
         self._latency.record(oldest_seconds)
 
     def dropped(self, traffic_class: TrafficClass.ValueType) -> None:
@@ -31,7 +35,7 @@ class Meters:
 
     def refused(self, reason: str) -> None:
         """A request refused."""
-        self._errors.add(1, {"reason": reason, "service": "router"})
+        self._errors.add(1, {"reason": reason})
 
     def retried(self) -> None:
         """A call to a store failed and is made again."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from pyroaring import BitMap
+
 from tidings.router.v1.link_pb2 import (
     TRAFFIC_CLASS_CHAT,
     LinkDrain,

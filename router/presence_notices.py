@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
-from tidings.client.v1.frames_pb2 import PRESENCE_STATE_OFFLINE, PRESENCE_STATE_ONLINE, Presence
-from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_PRESENCE, ClientEnvelope
-from tidings.store.v1.user_pb2 import EnsureUsersRequest, GetUsersRequest, LastSeen, RecordLastSeenRequest, User
 
 from mesh import batching, errors
 from mesh.naming import USER_ID
@@ -25,6 +22,9 @@ from router.peers import Peers
 from router.ports import UserStore
 from router.presence import Change, Departure, PresenceBoard, TooManyWatchedError
 from router.roster import Roster
+from tidings.client.v1.frames_pb2 import PRESENCE_STATE_OFFLINE, PRESENCE_STATE_ONLINE, Presence
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_PRESENCE, ClientEnvelope
+from tidings.store.v1.user_pb2 import EnsureUsersRequest, GetUsersRequest, LastSeen, RecordLastSeenRequest, User
 
 _TICK_SECONDS = 0.25
 _QUEUE = 50_000
@@ -103,7 +103,7 @@ class PresenceNotices:
         """This router stops: note at once whoever is within their grace, and take nobody for gone from here on."""
         self._stopping = True
         departures, _ = self._board.due(float("inf"))
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, errors.TidingsError):
             await asyncio.wait_for(self._record(departures), within)
 
     def _settle(self, now: float) -> None:

@@ -9,16 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import structlog
-from tidings.client.v1.frames_pb2 import Watermark
-from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
-from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, MarkAdvance, MemberMarks
 
-from mesh import batching
+from mesh import batching, errors
 from router import frames, patience
 from router.directory import STORE_BATCH, Directory, chunks
 from router.fan_out import FanOut
 from router.membership import Membership
 from router.ports import MessageLog
+from tidings.client.v1.frames_pb2 import Watermark
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
+from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, MarkAdvance, MemberMarks
 
 _BATCH = 4 * STORE_BATCH  # deltas taken at once: coalescing leaves far fewer
 _log = structlog.get_logger(__name__)
@@ -100,10 +100,20 @@ class Receipts:
 
     async def _advance(self, batch: list[ReceiptDelta]) -> None:
         for part in chunks(coalesce(batch)):
-            request = AdvanceMarksRequest(advances=[_advance(delta) for delta in part])
-            response = await patience.until_done(lambda request=request: self._log.advance_marks(request))  # type: ignore[misc]
-            moved = [(delta, marks) for delta, marks in zip(part, response.marks, strict=True) if _moved(marks)]
-            await self._tell(moved)
+            await self._tell([(delta, marks) for delta, marks in await self._marks(part) if _moved(marks)])
+
+    async def _marks(self, part: list[ReceiptDelta]) -> list[tuple[ReceiptDelta, MemberMarks]]:
+        """Advance a part, waiting for a store for ever; one delta that stores refuse must not fail its neighbours."""
+        request = AdvanceMarksRequest(advances=[_advance(delta) for delta in part])
+        try:
+            response = await patience.until_done(lambda: self._log.advance_marks(request))
+        except errors.TidingsError as error:
+            if len(part) == 1:
+                _log.warning("receipt refused", reason=error.reason, error=error.message, user=part[0].user_id)
+                return []
+            middle = len(part) // 2
+            return await self._marks(part[:middle]) + await self._marks(part[middle:])
+        return list(zip(part, response.marks, strict=True))
 
     async def _tell(self, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
         await self._directory.missing(delta.conversation_id for delta, _ in moved)

@@ -8,13 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import structlog
-from tidings.common.v1.conversation_pb2 import Position
-from tidings.store.v1.message_log_pb2 import (
-    ListEntriesRequest,
-    ListEntriesResponse,
-    ListUndispatchedRequest,
-    MarkDispatchedRequest,
-)
 
 from mesh import batching, errors
 from router import frames, patience
@@ -24,6 +17,13 @@ from router.fan_out import FanOut
 from router.link import EdgeLink
 from router.peers import Peers
 from router.ports import MessageLog
+from tidings.common.v1.conversation_pb2 import Position
+from tidings.store.v1.message_log_pb2 import (
+    ListEntriesRequest,
+    ListEntriesResponse,
+    ListUndispatchedRequest,
+    MarkDispatchedRequest,
+)
 
 _CONVERSATIONS = 200  # in one page of the search
 _ENTRIES = 200  # in one page of a log

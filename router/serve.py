@@ -5,9 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
-from tidings.router.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 
 from mesh import process, rpc
 from mesh.naming import new_instance_id
@@ -37,6 +34,9 @@ from router.settings import RouterSettings
 from router.store_pool import StorePool
 from router.typing_notices import TypingNotices
 from router.typists import Typists
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from tidings.router.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 
 VERSION = "0.1.0"
 _QUEUE = 50_000  # small requests waiting for a batched call

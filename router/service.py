@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 import grpc
 import structlog
-from tidings.router.v1.link_pb2 import LinkRequest, LinkResponse, LinkWelcome
-from tidings.router.v1.link_pb2_grpc import LinkServiceServicer
 
 from mesh import errors
 from router.append import AppendPipeline
-from router.link import TELL_SECONDS, EdgeLink
+from router.link import TELL_SECONDS, EdgeLink, LinkLostError
 from router.links import Links
 from router.meters import Meters
 from router.outbox import Outbox
 from router.receipts import Receipts
+from tidings.router.v1.link_pb2 import LinkRequest, LinkResponse, LinkWelcome
+from tidings.router.v1.link_pb2_grpc import LinkServiceServicer
 
 PROTOCOL_VERSION = 1
 _LAST_ANSWERS_SECONDS = 5.0  # how long an edge that says no more may wait for what it asked
@@ -55,6 +55,8 @@ class LinkServicer(LinkServiceServicer):
         except errors.TidingsError as error:
             _log.warning("link refused", reason=error.reason, error=error.message)
             await context.abort_with_status(error.to_status())
+            return
+        except LinkLostError:
             return
         _log.info("link up", edge=link.edge_id)
         writer = asyncio.create_task(link.write(context.write))
@@ -107,7 +109,7 @@ class LinkServicer(LinkServiceServicer):
         return link
 
     async def _read(self, link: EdgeLink, context: Context) -> None:
-        while (request := await context.read()) is not grpc.aio.EOF:
+        while (request := await _heard(context)) is not None:
             link.settle(request.processed_sequence)
             if request.WhichOneof("body") == "batch":
                 await self._links.on_batch(link, request.sequence, request.batch)
@@ -124,16 +126,25 @@ class LinkServicer(LinkServiceServicer):
             await asyncio.wait({writer}, timeout=_LAST_ANSWERS_SECONDS)
 
 
+async def _heard(context: Context) -> LinkRequest | None:
+    """The edge's next request; None when it says no more."""
+    try:
+        request = await context.read()
+    except Exception as fault:
+        raise LinkLostError from fault
+    return None if request is grpc.aio.EOF else request
+
+
 async def _first(context: Context, arm: str) -> LinkRequest:
-    request = await context.read()
-    if request is grpc.aio.EOF or request.WhichOneof("body") != arm:
+    request = await _heard(context)
+    if request is None or request.WhichOneof("body") != arm:
         raise errors.invalid_field(arm, "a link begins with hello, then online_snapshot")
-    return request  # type: ignore[no-any-return]
+    return request
 
 
 async def _stop(*tasks: "asyncio.Task[None]") -> None:
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(outcome, Exception) and not isinstance(outcome, grpc.RpcError | asyncio.InvalidStateError):
+        if isinstance(outcome, Exception) and not isinstance(outcome, LinkLostError):
             _log.error("link failed", exc_info=outcome)

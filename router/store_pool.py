@@ -14,16 +14,16 @@ from typing import TypeVar, cast
 
 import grpc
 import structlog
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.store.v1.conversation_pb2_grpc import ConversationServiceStub
-from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
-from tidings.store.v1.user_pb2_grpc import UserServiceStub
 
 from mesh import errors, process, rpc
 from mesh.registry import Nodes, Registry
 from mesh.telemetry import Telemetry
 from router.meters import Meters
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.store.v1.conversation_pb2_grpc import ConversationServiceStub
+from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
+from tidings.store.v1.user_pb2_grpc import UserServiceStub
 
 PASSING = {error_pb2.ERROR_CODE_UNAVAILABLE, error_pb2.ERROR_CODE_OVERLOADED, error_pb2.ERROR_CODE_RATE_LIMITED}
 ATTEMPTS = 3  # stores asked before a call gives up; a caller that must succeed calls again

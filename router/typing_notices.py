@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import time
 
-from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_PRESENCE, ClientEnvelope
-
 from mesh import batching, errors
 from router import frames, patience
 from router.directory import Directory
@@ -14,6 +12,7 @@ from router.link import EdgeLink
 from router.membership import Membership
 from router.meters import Meters
 from router.typists import Typists
+from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_PRESENCE, ClientEnvelope
 
 MOST_MEMBERS = 100  # past this, typing costs more than it tells
 _TICK_SECONDS = 0.5

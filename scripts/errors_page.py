@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from tidings.common.v1.error_pb2 import ErrorCode
 
 from mesh.errors import TidingsError
+from tidings.common.v1.error_pb2 import ErrorCode
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTO = ROOT / "proto/tidings/common/v1/error.proto"

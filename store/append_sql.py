@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from store.append_plan import AppendPlan, Held, Log, Target
+from store.append_plan import AppendPlan, Held, Log, Placed, Target
 from store.model import Draft, Kind, Outcome
 from store.sql import Statement
 
@@ -42,12 +42,16 @@ _TARGETS = Statement(
     """,
     targets="conversation_id text, seq integer",
 )
-_INSERT = Statement(
-    """
-    INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
-    VALUES (:conversation_id, :seq, :sender, :client_msg_id, :kind, :target_seq, :stored_at, :body)
-    """
-)
+# Bodies are bytes, which the JSON of a `Statement` can't carry: each engine gets the rows the way it takes them fastest.
+_INSERT_SQLITE = """
+INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_INSERT_POSTGRESQL = """
+INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
+SELECT * FROM unnest(
+  %b::text[], %b::bigint[], %b::bigint[], %b::text[], %b::smallint[], %b::bigint[], %b::bigint[], %b::bytea[])
+"""
 _MOVE = Statement(
     """
     UPDATE conversations SET last_seq = moved.seq, last_entry_at = moved.stored_at
@@ -107,23 +111,27 @@ def _targets(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str,
 
 
 def _write(connection: Connection, plan: AppendPlan) -> None:
-    _INSERT.many(
-        connection,
-        [
-            {
-                "conversation_id": placed.draft.conversation_id,
-                "seq": placed.seq,
-                "sender": placed.draft.sender,
-                "client_msg_id": placed.draft.client_msg_id,
-                "kind": int(placed.draft.kind),
-                "target_seq": placed.draft.target_seq,
-                "stored_at": placed.stored_at,
-                "body": placed.draft.body,
-            }
-            for placed in plan.placed
-        ],
-    )
+    rows = [_row(placed) for placed in plan.placed]
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(map(list, zip(*rows, strict=True))))
+    else:
+        connection.exec_driver_sql(_INSERT_SQLITE, rows)
     _MOVE(connection, moved=[(name, log.last_seq, log.last_entry_at) for name, log in plan.moved_logs.items()])
     if plan.erased:
         _ERASE_MESSAGES(connection, erased=plan.erased)
         _ERASE_EDITS(connection, erased=plan.erased)
+
+
+def _row(placed: Placed) -> tuple[object, ...]:
+    draft = placed.draft
+    kind = int(draft.kind)
+    return (
+        draft.conversation_id,
+        placed.seq,
+        draft.sender,
+        draft.client_msg_id,
+        kind,
+        draft.target_seq,
+        placed.stored_at,
+        draft.body,
+    )

@@ -14,6 +14,9 @@ from psycopg import AsyncConnection
 from store.postgres_database import CONNECT_SECONDS, SESSION_OPTIONS
 from store.retrying import passing_faults
 
+Query = tuple[LiteralString, Sequence[object]]
+"""A statement and its parameters."""
+
 
 class PostgresLine:
     """One connection, one caller at a time.
@@ -26,7 +29,7 @@ class PostgresLine:
         self._conninfo = conninfo
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
 
-    async def locked(self, lock: tuple[LiteralString, Sequence[object]], work: tuple[LiteralString, Sequence[object]]) -> list[tuple[Any, ...]]:
+    async def locked(self, lock: Query, work: Query) -> list[tuple[Any, ...]]:
         """Run `lock`, then `work`, in one transaction; gives the rows of `work` once they are durable.
 
         Raises:

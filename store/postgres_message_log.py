@@ -1,7 +1,7 @@
 """The message log on PostgreSQL: a batch of messages is one round trip, lock and all.
 
-Batches with edits or deletions among them go the general way (`append_sql`), in more round trips. Both take the conversations'
-locks in the order of the ids, so any number of stores may append to the same conversations.
+Edits and deletions go the general way (`append_sql`), in more round trips, with all that the batch has for the same conversations.
+Both take the conversations' locks in the order of the ids, so any number of stores may append to the same conversations.
 """
 
 import asyncio
@@ -82,10 +82,12 @@ WITH advances AS MATERIALIZED (
     AND (states.delivered_now > states.delivered_seq OR states.read_now > states.read_seq)
 ), cursors AS (
   INSERT INTO device_cursors (user_ordinal, device_id, conversation_id, seq)
-  SELECT advances.user_ordinal, advances.device_id, advances.conversation_id, max(least(advances.reached, states.last_seq)) AS seq
+  SELECT advances.user_ordinal, advances.device_id, advances.conversation_id, max(least(advances.reached, conversations.last_seq))
   FROM advances
-  JOIN states ON states.conversation_id = advances.conversation_id AND states.user_ordinal = advances.user_ordinal
-  WHERE advances.device_id <> '' AND least(advances.reached, states.last_seq) > 0 AND states.delivered_seq IS NOT NULL
+  JOIN conversations ON conversations.conversation_id = advances.conversation_id
+  JOIN members
+    ON members.conversation_id = advances.conversation_id AND members.user_ordinal = advances.user_ordinal
+  WHERE advances.device_id <> '' AND least(advances.reached, conversations.last_seq) > 0
   GROUP BY advances.user_ordinal, advances.device_id, advances.conversation_id
   ORDER BY advances.user_ordinal, advances.device_id, advances.conversation_id
   ON CONFLICT (user_ordinal, device_id, conversation_id)
@@ -124,10 +126,25 @@ class PostgresMessageLog:
             await log._marks.close()
 
     async def append(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """See `store.ports.MessageLog`. One call at a time."""
-        if any(draft.target_seq for draft in drafts):
-            with passing_faults():
-                return await self._database.write_once(partial(append, drafts=drafts, now=self._clock()))
+        """See `store.ports.MessageLog`. One call at a time.
+
+        The logs that get an edit or deletion are one transaction, the others another: each log's order is kept.
+        """
+        special = {draft.conversation_id for draft in drafts if draft.target_seq}
+        if not special:
+            return await self._append_messages(drafts)
+        outcomes: dict[int, Outcome] = {}
+        for way, chosen in ((self._append_generally, True), (self._append_messages, False)):
+            places = [n for n, draft in enumerate(drafts) if (draft.conversation_id in special) is chosen]
+            if places:
+                outcomes |= zip(places, await way([drafts[n] for n in places]), strict=True)
+        return [outcomes[n] for n in range(len(drafts))]
+
+    async def _append_generally(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        with passing_faults():
+            return await self._database.write_once(partial(append, drafts=drafts, now=self._clock()))
+
+    async def _append_messages(self, drafts: Sequence[Draft]) -> list[Outcome]:
         names = [draft.conversation_id for draft in drafts]
         senders = [draft.sender for draft in drafts]
         ids = [draft.client_msg_id for draft in drafts]

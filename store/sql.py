@@ -39,11 +39,6 @@ class Statement:
             parameters[name] = self._encode(name, parameters[name])
         return connection.execute(self._texts[connection.dialect.name], parameters)
 
-    def many(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute it once for each row; for what JSON can't carry, such as bytes."""
-        if rows:
-            connection.execute(self._texts[connection.dialect.name], rows)
-
     @cached_property
     def _texts(self) -> dict[str, TextClause]:
         return {dialect: text(self._spell(dialect, words)) for dialect, words in _WORDS.items()}

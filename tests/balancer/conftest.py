@@ -9,15 +9,15 @@ import aiohttp
 import grpc
 import pytest
 from pydantic import SecretStr
-from tidings.balancer.v1 import balancer_pb2 as pb
-from tidings.balancer.v1 import balancer_pb2_grpc
-from tidings.common.v1.instance_pb2 import Instance
 
 from balancer.serve import serve
 from balancer.settings import BalancerSettings
 from mesh import rpc
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
+from tidings.balancer.v1 import balancer_pb2 as pb
+from tidings.balancer.v1 import balancer_pb2_grpc
+from tidings.common.v1.instance_pb2 import Instance
 
 SECRET = "t" * 32
 TICKET_SECRET = "k" * 32

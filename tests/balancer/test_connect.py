@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 from google.protobuf import json_format
-from tidings.client.v1.http_pb2 import ConnectResponse, UnauthorizedResponse
-from tidings.common.v1 import error_pb2
 
 from balancer.settings import BalancerSettings
 from mesh.credentials import TicketVerifier, mint_token
 from tests.balancer.conftest import SECRET, TICKET_SECRET, Running, Start
+from tidings.client.v1.http_pb2 import ConnectResponse, UnauthorizedResponse
+from tidings.common.v1 import error_pb2
 
 
 def bearer(user: str = "alice", lifetime: float = 60, **claims: Any) -> dict[str, str]:

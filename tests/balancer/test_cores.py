@@ -7,7 +7,6 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.common.v1 import error_pb2
 
 from balancer.address import client_address, network
 from balancer.door import Caps, Door
@@ -18,6 +17,7 @@ from balancer.rate_limit import RateLimit
 from balancer.rebalance import ROUND_SECONDS, Rebalance, excess, within
 from mesh import errors
 from mesh.credentials import Identity, TicketIssuer
+from tidings.common.v1 import error_pb2
 
 ALICE = Identity("alice", 1e12)
 

@@ -7,14 +7,14 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from tidings.balancer.v1 import balancer_pb2 as pb
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.instance_pb2 import Instance
 
 from balancer.fleet import Fleet
 from balancer.service import ORDERS, BalancerServicer
 from mesh import errors
 from tests.balancer.conftest import Running, Start
+from tidings.balancer.v1 import balancer_pb2 as pb
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.instance_pb2 import Instance
 
 
 async def listed(balancer: Running) -> list[pb.Edge]:

@@ -227,12 +227,14 @@ class Workload:
         return True
 
     async def _last_seqs(self, user: str) -> dict[str, int]:
+        last: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
                 return {one.conversation_id: one.last_seq for one in await self._apis[user].conversations()}
-            except (*_UNREACHABLE, RefusedError):
+            except (*_UNREACHABLE, RefusedError) as error:
+                last = error
                 await asyncio.sleep(_RETRY_SECONDS)
-        raise TimeoutError(f"{user} could not list their conversations after the faults were over")
+        raise TimeoutError(f"{user} could not list their conversations after the faults were over: {last!r}")
 
     async def _sweep(self, user: str) -> None:
         for where in await self._last_seqs(user):

@@ -2,13 +2,15 @@
 
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
 
-from tests.cli.mesh_under_test import MeshUnderTest
+from tests.cli.mesh_under_test import MeshUnderTest, environment
 
 LINE_SECONDS = 15.0
 
@@ -101,10 +103,27 @@ def test_a_chat_opens_with_what_was_said(mesh: MeshUnderTest, talkers: list[Talk
 
 
 def test_what_is_piped_in_is_stored_before_the_end(mesh: MeshUnderTest) -> None:
-    done = mesh.run("chat", "--as", "erin", "frank", stdin="first\n\nsecond\n")
+    done = mesh.run_process("chat", "--as", "erin", "frank", stdin="first\n\nsecond\n")
     assert "✓ first\n" in done.stdout
     kept = mesh.json_lines("history", "--as", "frank", "erin")
     assert [one["text"] for one in kept] == ["first", "second"]
+
+
+def test_a_file_can_be_piped_in(mesh: MeshUnderTest, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    said.write_text("one\ntwo without an end")
+    shell(f"chat --as lena mike --data {mesh.data} < {said}")
+    assert [one["text"] for one in mesh.json_lines("history", "--as", "mike", "lena")] == ["one", "two without an end"]
+
+
+def test_a_reader_that_leaves_is_no_error(mesh: MeshUnderTest) -> None:
+    assert shell(f"chat --as nora otto --data {mesh.data} < <(yes x | head -50) | head -1").stderr == ""
+
+
+def shell(line: str) -> "subprocess.CompletedProcess[str]":
+    """Run `tidings …` as bash would."""
+    command = ["bash", "-c", f"{sys.executable} -m cli {line}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment(), timeout=30)
 
 
 def test_a_group_by_name(mesh: MeshUnderTest, talkers: list[Talker]) -> None:

@@ -7,10 +7,10 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from tidings_client import ConnectionState, Status
 
 from cli.chat_screen import Screen, block, formatted, run
 from cli.talk import Line, Talk
-from tidings_client import ConnectionState, Status
 
 
 class Recorded:
@@ -81,8 +81,12 @@ async def test_live_lines_stand_above_the_input_and_the_state_below(keys: PipeIn
     screen = Screen(talk)
     shown = "".join(part[1] for part in screen._prompt())
     assert shown == "12:00:00 alice: hello  ✓\nalice> "
-    screen.notice("bob is online")
-    assert "bob is online" in "".join(part[1] for part in screen._toolbar())
+    screen.tell("that can't be done")
+    talk.on_typing("bob", True)
+    screen.notice("bob is typing")
+    below = "".join(part[1] for part in screen._toolbar())
+    assert "bob is typing" in below
+    assert "that can't be done" in below
     screen.change(talk.live[0])
     talk.live[0].status = Status.READ
     screen.change(talk.live[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.mesh_under_test import MeshUnderTest, run, run_here
+from tests.cli.mesh_under_test import MeshUnderTest, run_here
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def test_it_says_what_it_is_not_and_what_to_type(mesh: MeshUnderTest) -> None:
 
 
 def test_several_edges_and_routers_and_ctrl_c(fresh: MeshUnderTest) -> None:
+    fresh.edge_port = 0
     fresh.start("--edges", "2", "--routers", "2")
     assert len(json.loads((fresh.data / "run.json").read_text())["edges"]) == 2
     assert fresh.end(signal.SIGINT) == 0
@@ -76,8 +77,19 @@ def test_a_port_taken_is_named(tmp_path: Path, option: str) -> None:
     assert option in done.stderr
 
 
-def test_an_unreachable_database_is_said_plainly(tmp_path: Path) -> None:
-    store = "postgresql://nobody@127.0.0.1:1/none"
-    done = run("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", "--store", store, ok=False)
+@pytest.mark.parametrize(
+    ("option", "url", "said"),
+    [
+        ("--store", "postgresql://nobody@127.0.0.1:1/none", "PostgreSQL"),
+        ("--registry", "etcd://127.0.0.1:1", "etcd at 127.0.0.1:1"),
+    ],
+)
+def test_an_unreachable_server_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, url: str, said: str
+) -> None:
+    monkeypatch.setattr("cli.checkup.ANSWER_SECONDS", 1.0)
+    done = run_here("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", option, url, ok=False)
     assert done.returncode == 1
-    assert "did not start" in done.stderr.splitlines()[-1]
+    assert said in done.stderr
+    assert option in done.stderr
+    assert len(done.stderr.splitlines()) == 1

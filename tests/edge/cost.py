@@ -13,8 +13,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import psutil
+import psutil  # type: ignore[import-untyped]
 from pydantic import SecretStr
+from tidings.client.v1 import frames_pb2
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 from edge.serve import serve
 from edge.settings import EdgeSettings
@@ -22,9 +25,6 @@ from mesh import naming, rpc
 from mesh.credentials import mint_token
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry, settle_memory
-from tidings.client.v1 import frames_pb2
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 SECRET = "a secret of at least thirty-two bytes"
 TEXT = "x" * 120
@@ -84,13 +84,14 @@ class SwiftRouter(link_pb2_grpc.LinkServiceServicer):
 async def run_edge(router: str) -> None:
     """The child: an edge linked to one router, until its standard input ends."""
     registry, telemetry = MemoryRegistry(), Telemetry("edge")
-    settings = EdgeSettings(port=0, token_secret=SecretStr(SECRET), frames_per_second=100_000, frames_burst=100_000, drain_seconds=0)
-    async with registry.register(Instance(service="router", instance_id="swift", grpc_address=router)):
-        async with serve(settings, registry, telemetry) as instance:
-            settle_memory()
-            sys.stdout.write(instance.public_url + "\n")
-            sys.stdout.flush()
-            await asyncio.to_thread(sys.stdin.read)
+    options: dict[str, Any] = {"port": 0, "token_secret": SecretStr(SECRET), "drain_seconds": 0}
+    settings = EdgeSettings(frames_per_second=100_000, frames_burst=100_000, **options)
+    known = Instance(service="router", instance_id="swift", grpc_address=router)
+    async with registry.register(known), serve(settings, registry, telemetry) as instance:
+        settle_memory()
+        sys.stdout.write(instance.public_url + "\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
 
 
 class Talker:
@@ -167,9 +168,10 @@ async def talk(
     took, used, count = time.perf_counter() - started, edge.cpu_times(), delivered(talkers) - before
     for task in tasks:
         task.cancel()
-    user_us, system_us = ((used.user - cpu.user) / count * 1e6, (used.system - cpu.system) / count * 1e6)
-    print(f"{count / took:,.0f} messages/s, {(router.envelopes - envelopes) / (router.batches - batches):.1f} sends a batch")
-    print(f"edge CPU per message: {user_us + system_us:.1f} us ({user_us:.1f} user, {system_us:.1f} system), {edge.memory_info().rss >> 20} MiB")
+    user, system = (used.user - cpu.user) / count * 1e6, (used.system - cpu.system) / count * 1e6
+    sends = (router.envelopes - envelopes) / (router.batches - batches)
+    sys.stdout.write(f"{count / took:,.0f} messages/s, {sends:.1f} sends a batch, {edge.memory_info().rss >> 20} MiB\n")
+    sys.stdout.write(f"edge CPU per message: {user + system:.1f} us ({user:.1f} user, {system:.1f} system)\n")
 
 
 def delivered(talkers: list[Talker]) -> int:

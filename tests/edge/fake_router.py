@@ -236,7 +236,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         update = frames_pb2.PresenceUpdate()
         for user_id in envelope.watch_users.watch_user_ids:
             online = any(self.world.ordinal(user_id) in link.online for link in self.links)
-            update.presences.add(user_id=user_id, state=1 if online else 2)  # type: ignore[arg-type]
+            update.presences.add(user_id=user_id, state=1 if online else 2)
         return frames_pb2.ServerFrame(request_id=envelope.request_id, presence_update=update)
 
     def _store(self, envelope: link_pb2.ClientEnvelope, reply: link_pb2.Reply) -> None:

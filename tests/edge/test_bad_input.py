@@ -19,9 +19,8 @@ TEXT = Content(text=Text(text="hi"))
 
 
 def send(**fields: Any) -> f.ClientFrame:
-    return f.ClientFrame(
-        request_id=5, send_message=f.SendMessage(**{"client_msg_id": "m1", "conversation_id": CHAT, "content": TEXT} | fields)
-    )
+    whole: dict[str, Any] = {"client_msg_id": "m1", "conversation_id": CHAT, "content": TEXT}
+    return f.ClientFrame(request_id=5, send_message=f.SendMessage(**whole | fields))
 
 
 BAD_FRAMES: dict[str, tuple[f.ClientFrame, int, str]] = {
@@ -139,7 +138,7 @@ CLOSING: dict[str, tuple[Break, int]] = {
 
 
 async def _raw(client: Client, data: bytes) -> None:
-    transport = client.socket._writer.transport  # type: ignore[attr-defined]
+    transport = client.socket._writer.transport
     transport.write(data)
 
 
@@ -186,7 +185,7 @@ async def test_a_silent_client_is_closed(start: Start) -> None:
 async def test_a_half_open_socket_is_found(start: Start) -> None:
     edge = await start(heartbeat_limit_seconds=0.4)
     alice = await edge.online("alice")
-    alice.socket._reader.set_exception(ConnectionError())  # type: ignore[attr-defined]  # never reads, never closes
+    alice.socket._reader.set_exception(ConnectionError())  # never reads, never closes
     await edge.counted("client_errors_total", reason="HEARTBEAT_TIMEOUT")
     await edge.router.saw(lambda router: any(request.batch.closed_user_ordinals for request in router.requests))
 

@@ -3,13 +3,14 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from mesh.naming import direct_conversation_id, owner
-from tests.edge.conftest import WAIT, Client, Edge, Start
-from tests.edge.fake_router import FakeRouter
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1 import error_pb2 as e
 from tidings.common.v1.conversation_pb2 import Position
 from tidings.router.v1 import link_pb2
+
+from mesh.naming import direct_conversation_id, owner
+from tests.edge.conftest import WAIT, Client, Edge, Start
+from tests.edge.fake_router import FakeRouter
 
 CHAT = direct_conversation_id("alice", "bob")
 
@@ -123,7 +124,7 @@ async def test_acknowledgements_survive_the_link_that_carried_them(start: Start)
     edge.router.cut()
     await edge.router.saw(lambda router: sum(len(request.batch.receipts) for request in router.requests) > 1)
     async with asyncio.timeout(WAIT):
-        while edge.world.cursors.get(("bob", "phone", CHAT)) != 7:
+        while edge.world.cursors.get(("bob", "phone", CHAT)) != 7:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the fake acts after it has noted
 
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 from pydantic import ValidationError
-from tidings.common.v1 import error_pb2
 
 from mesh.credentials import (
     CLOCK_LEEWAY_SECONDS,
@@ -27,6 +26,7 @@ from mesh.credentials import (
 )
 from mesh.errors import TidingsError
 from mesh.telemetry import listen
+from tidings.common.v1 import error_pb2
 
 SECRET, OTHER = "s" * 32, "o" * 32
 NOW = 1_000_000_000.0

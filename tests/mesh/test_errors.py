@@ -9,12 +9,12 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.error_pb2 import ErrorCode
 
 from mesh import errors, rpc
 from mesh.errors import TidingsError
 from mesh.telemetry import Telemetry
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.error_pb2 import ErrorCode
 
 EXAMPLES: dict[str, TidingsError] = {
     "invalid_chat_id": errors.invalid_chat_id("dabc"),

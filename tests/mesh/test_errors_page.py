@@ -1,8 +1,7 @@
 """docs/errors.md is written from the contract, so it is current and complete."""
 
-from tidings.common.v1.error_pb2 import ErrorCode
-
 from scripts.errors_page import KINDS, PAGE, PROTO, kind, main, page, rows
+from tidings.common.v1.error_pb2 import ErrorCode
 
 
 def test_the_page_is_current() -> None:

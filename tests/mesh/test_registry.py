@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from etcd3aio import Etcd3Client
-from tidings.common.v1.instance_pb2 import Instance
 
 from mesh import naming
 from mesh.etcd_registry import EtcdRegistry
 from mesh.process import open_registry
 from mesh.registry import MemoryRegistry, Nodes, Registry, trusted
 from tests.servers import EtcdServer, run_etcd
+from tidings.common.v1.instance_pb2 import Instance
 
 LIMIT = 20.0  # seconds a change may take to be seen before a test gives up
 

@@ -10,11 +10,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
-from tidings.common.v1 import error_pb2
 
 from mesh import errors, rpc
 from mesh.telemetry import Telemetry
+from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
+from tidings.common.v1 import error_pb2
 
 SERVICE = "tidings.test.Echo"
 ROUNDING = 0.2  # gRPC sends a deadline with few digits, rounded up

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from tidings.common.v1.instance_pb2 import Instance
 
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
@@ -12,6 +11,7 @@ from router.serve import serve
 from router.settings import RouterSettings
 from tests.router import store_twin
 from tests.router.store_twin import Memory
+from tidings.common.v1.instance_pb2 import Instance
 
 
 class Mesh:

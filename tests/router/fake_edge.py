@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 from pyroaring import BitMap
+
 from tidings.client.v1.frames_pb2 import ServerFrame
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.router.v1 import link_pb2
@@ -46,6 +47,7 @@ class FakeEdge:
         self._ids = itertools.count(1)
         self._news = asyncio.Condition()
         self._writing = asyncio.Lock()
+        self._finished = False
 
     async def begin(self, online: BitMap) -> None:
         """Hello, snapshot, and wait until the router has acted on it."""
@@ -60,6 +62,12 @@ class FakeEdge:
             told = self.sequences[-1] if self.sequences else 0
             await self._call.write(link_pb2.LinkRequest(sequence=self._sequence, processed_sequence=told, **body))
             return self._sequence
+
+    async def finish(self) -> None:
+        """Say no more, and go on listening."""
+        async with self._writing:
+            self._finished = True
+            await self._call.done_writing()
 
     async def batch(self, **parts: Any) -> int:
         """One batch."""
@@ -134,6 +142,8 @@ class FakeEdge:
             self.deliveries.extend(response.batch.deliveries)
             self.resyncs.extend(response.batch.resync_user_ordinals)
             self._news.notify_all()
+        if self._finished:
+            return
         if response.HasField("batch") or response.HasField("drain"):
             await self.write()
 

@@ -14,15 +14,14 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1 import link_pb2
-
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry, configure_logging, settle_memory
 from router.serve import serve
 from router.settings import RouterSettings
 from tests.router import store_twin
 from tests.router.fake_edge import FakeEdge, edge, send
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1 import link_pb2
 
 PAIRS = 200
 

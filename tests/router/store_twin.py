@@ -12,15 +12,15 @@ from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from tidings.common.v1 import conversation_pb2 as common
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.store.v1 import conversation_pb2, conversation_pb2_grpc, message_log_pb2, message_log_pb2_grpc, user_pb2, user_pb2_grpc
 
 from mesh import errors, rpc
 from mesh.naming import direct_conversation_id, message_id, new_group_id, new_instance_id
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
+from tidings.common.v1 import conversation_pb2 as common
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.store.v1 import conversation_pb2, conversation_pb2_grpc, message_log_pb2, message_log_pb2_grpc, user_pb2, user_pb2_grpc
 
 
 @dataclass
@@ -72,6 +72,7 @@ class Memory:
         lose_answers: so many append streams store their next batch, then break without answering.
         poison: an append that holds this client_msg_id fails.
         appends: sizes of the append batches stored.
+        ended: instance ids of stores whose append streams ended, in order.
         refuse: error for every unary call.
         noted: notified when dispatched positions or last-seen times were noted.
     """
@@ -84,6 +85,7 @@ class Memory:
     lose_answers: int = 0
     poison: str = ""
     appends: list[int] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     refuse: errors.TidingsError | None = None
     noted: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -181,11 +183,20 @@ class Memory:
 class Logs(message_log_pb2_grpc.MessageLogServiceServicer):
     """MessageLogService."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, instance_id: str) -> None:
         self.memory = memory
+        self.instance_id = instance_id
 
     async def Append(self, request_iterator: Any, context: Any) -> AsyncIterator[message_log_pb2.AppendResponse]:
         """Store batches."""
+        try:
+            async for response in self._append(request_iterator, context):
+                yield response
+        finally:
+            self.memory.ended.append(self.instance_id)
+            await self.memory.tell()
+
+    async def _append(self, request_iterator: Any, context: Any) -> AsyncIterator[message_log_pb2.AppendResponse]:
         async for request in request_iterator:
             if self.memory.poison and any(one.client_msg_id == self.memory.poison for one in request.entries):
                 await context.abort(grpc.StatusCode.INTERNAL, "poisoned")
@@ -246,6 +257,8 @@ class Logs(message_log_pb2_grpc.MessageLogServiceServicer):
     ) -> message_log_pb2.AdvanceMarksResponse:
         """Move marks."""
         self._refuse()
+        if any(one.device_id == "bad device" for one in request.advances):
+            raise errors.invalid_field("advances.device_id", "another")
         return message_log_pb2.AdvanceMarksResponse(marks=[self._advance(one) for one in request.advances])
 
     def _advance(self, advance: message_log_pb2.MarkAdvance) -> message_log_pb2.MemberMarks:
@@ -389,16 +402,16 @@ class Users(user_pb2_grpc.UserServiceServicer):
 @asynccontextmanager
 async def serve(memory: Memory, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
     """Serve a twin until the context ends, which it does at once, as a killed process would."""
+    instance = Instance(service="store", instance_id=new_instance_id("store"))
+    logs = Logs(memory, instance.instance_id)
     servicers: dict[str, rpc.AddServicer] = {
-        "tidings.store.v1.MessageLogService": lambda s: message_log_pb2_grpc.add_MessageLogServiceServicer_to_server(
-            Logs(memory), s
-        ),
+        "tidings.store.v1.MessageLogService": lambda s: message_log_pb2_grpc.add_MessageLogServiceServicer_to_server(logs, s),
         "tidings.store.v1.ConversationService": lambda s: conversation_pb2_grpc.add_ConversationServiceServicer_to_server(
             Chats(memory), s
         ),
         "tidings.store.v1.UserService": lambda s: user_pb2_grpc.add_UserServiceServicer_to_server(Users(memory), s),
     }
     async with rpc.serve("127.0.0.1:0", servicers, telemetry, reflect=False, drain_seconds=0) as port:
-        instance = Instance(service="store", instance_id=new_instance_id("store"), grpc_address=f"127.0.0.1:{port}")
+        instance.grpc_address = f"127.0.0.1:{port}"
         async with registry.register(instance):
             yield instance

@@ -5,16 +5,16 @@ from typing import Any
 
 import grpc
 import pytest
-from tidings.common.v1 import conversation_pb2 as common
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1 import conversation_pb2 as pb
-from tidings.router.v1.conversation_pb2_grpc import ConversationServiceStub
 
 from mesh import errors
 from mesh.naming import direct_conversation_id
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge, frame_of, is_message, text
+from tidings.common.v1 import conversation_pb2 as common
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1 import conversation_pb2 as pb
+from tidings.router.v1.conversation_pb2_grpc import ConversationServiceStub
 
 
 @pytest.fixture

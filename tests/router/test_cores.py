@@ -3,9 +3,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1.link_pb2 import ReceiptDelta
-from tidings.store.v1.message_log_pb2 import MemberMarks
 
 from mesh.naming import owner
 from router.dispatch import DispatchMarks
@@ -14,6 +11,9 @@ from router.peers import Peers
 from router.receipts import coalesce, concerned
 from router.typists import TYPING_SECONDS, Typists
 from tests.router.test_membership import chat
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1.link_pb2 import ReceiptDelta
+from tidings.store.v1.message_log_pb2 import MemberMarks
 
 _TYPISTS = st.tuples(st.sampled_from("cd"), st.integers(1, 3))
 

@@ -3,15 +3,16 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from tidings.common.v1 import error_pb2
-from tidings.common.v1.conversation_pb2 import MEMBERSHIP_CHANGE_ADDED, MEMBERSHIP_CHANGE_REMOVED
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1 import link_pb2
+import pytest
 
 from mesh import errors
 from mesh.naming import direct_conversation_id
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import PATIENCE, edge, frame_of, is_message, send, text
+from tidings.common.v1 import error_pb2
+from tidings.common.v1.conversation_pb2 import MEMBERSHIP_CHANGE_ADDED, MEMBERSHIP_CHANGE_REMOVED
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1 import link_pb2
 
 
 async def test_sends_wait_for_a_store_and_keep_their_order(mesh: Mesh) -> None:
@@ -66,6 +67,60 @@ async def test_a_store_that_dies_with_batches_in_flight_loses_and_doubles_nothin
             assert frame_of((await one.reply(envelope)).frame).HasField("message_stored")
         await one.until(lambda: set(one.messages(bob, conversation_id)) == set(range(1, 31)))
     assert [entry.client_msg_id for entry in chat.entries] == [f"m{n}" for n in range(30)]
+
+
+async def test_a_store_that_leaves_is_left_before_it_stops(mesh: Mesh, router: Instance) -> None:
+    alice = mesh.memory.user("alice").user_ordinal
+    async with edge(router.grpc_address) as one:
+        await one.ask("alice", alice, append_entry=send(recipient_id="bob"))
+        (leaving,) = (await anext(mesh.registry.watch("store"))).values()
+        leaving.draining = True
+        await mesh.store()
+        async with mesh.registry.register(leaving):
+            await mesh.memory.until(lambda: leaving.instance_id in mesh.memory.ended)
+            answer = await one.ask_frame("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m2"))
+            assert answer.message_stored.seq == 2
+
+
+async def test_a_store_that_answers_nothing_is_given_up(mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.append_stream._ANSWER_SECONDS", 0.1)
+    alice = mesh.memory.user("alice").user_ordinal
+    mesh.memory.answering.clear()
+    async with edge(router.grpc_address) as one:
+        envelope = one.envelope("alice", alice, append_entry=send(recipient_id="bob"))
+        await one.batch(envelopes=[envelope])
+        await mesh.memory.until(lambda: len(mesh.memory.ended) >= 2)
+        mesh.memory.answering.set()
+        assert frame_of((await one.reply(envelope)).frame).message_stored.seq == 1
+    assert len(mesh.memory.appends) >= 3
+
+
+async def test_routers_share_the_search_for_what_was_left_behind(mesh: Mesh) -> None:
+    await mesh.store()
+    bob = mesh.memory.user("bob").user_ordinal
+    chats = [mesh.memory.direct(f"user{n}", "bob") for n in range(40)]
+    routers = [await mesh.router(redispatch_age_seconds=0.3, redispatch_seconds=0.3) for _ in range(2)]
+    async with edge(routers[0].grpc_address, bob) as first, edge(routers[1].grpc_address, bob) as second:
+        for chat in chats:
+            chat.write("user", content=text("left behind"))
+        await mesh.memory.until(lambda: all(chat.dispatched == 1 for chat in chats))
+        here, there = ({one.conversation_id for one in each.deliveries} for each in (first, second))
+        assert here | there == {chat.conversation.conversation_id for chat in chats}
+        assert here and there and not here & there
+
+
+async def test_who_joined_later_is_not_told_what_was_said_before(mesh: Mesh) -> None:
+    await mesh.store()
+    alice, bob, carol = (mesh.memory.user(name).user_ordinal for name in ("alice", "bob", "carol"))
+    group = mesh.memory.group("alice", "bob")
+    group.write("alice", client_msg_id="m1", content=text("before carol"))
+    mesh.memory.join(group, "carol")
+    group.tell("alice", MEMBERSHIP_CHANGE_ADDED, ["carol"])
+    router = await mesh.router(redispatch_age_seconds=0.2)
+    conversation_id = group.conversation.conversation_id
+    async with edge(router.grpc_address, alice, bob, carol) as one:
+        await one.until(lambda: one.messages(bob, conversation_id) == [1, 2, 3])
+        assert one.messages(carol, conversation_id) == [3]
 
 
 async def test_a_poisoned_entry_is_given_up_and_harms_no_other(mesh: Mesh, router: Instance) -> None:
@@ -179,6 +234,19 @@ async def test_a_stopping_router_says_so_and_answers_what_it_has(mesh: Mesh) -> 
             assert frame_of((await one.reply(late)).frame).message_stored.seq == 2
             await one.until(lambda: one.ended)
             await asyncio.wait_for(stopping, PATIENCE)
+
+
+async def test_an_edge_that_says_no_more_still_gets_its_answers(mesh: Mesh, router: Instance) -> None:
+    alice = mesh.memory.user("alice").user_ordinal
+    async with edge(router.grpc_address) as one:
+        mesh.memory.answering.clear()
+        last = one.envelope("alice", alice, append_entry=send(recipient_id="bob"))
+        await one.batch(envelopes=[last])
+        await one.settled()
+        await one.finish()
+        mesh.memory.answering.set()
+        assert frame_of((await one.reply(last)).frame).message_stored.seq == 1
+        await one.until(lambda: one.ended)
 
 
 async def test_questions_wait_only_so_long_for_a_store(mesh: Mesh) -> None:

@@ -6,17 +6,17 @@ from typing import Any
 import grpc
 import pytest
 from pyroaring import BitMap
+
+from mesh import errors
+from mesh.naming import direct_conversation_id
+from tests.router.conftest import Mesh
+from tests.router.fake_edge import edge, frame_of, is_message, send, text
 from tidings.client.v1 import frames_pb2 as client
 from tidings.common.v1 import error_pb2
 from tidings.common.v1.conversation_pb2 import Position
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.router.v1 import link_pb2
 from tidings.router.v1.link_pb2_grpc import LinkServiceStub
-
-from mesh import errors
-from mesh.naming import direct_conversation_id
-from tests.router.conftest import Mesh
-from tests.router.fake_edge import edge, frame_of, is_message, send, text
 
 
 async def test_open_session_gives_the_ordinal(mesh: Mesh, router: Instance) -> None:
@@ -44,6 +44,24 @@ async def test_a_message_is_stored_answered_and_pushed_to_everybody_else(mesh: M
         assert (entry.sender_id, entry.client_msg_id, entry.content.text.text, entry.seq) == ("alice", "m1", "hi", 1)
         assert entry.store_time == answer.message_stored.store_time
         assert pushed.frame == own.frame
+
+
+async def test_what_happens_is_counted(mesh: Mesh, router: Instance) -> None:
+    alice, bob = (mesh.memory.user(name).user_ordinal for name in ("alice", "bob"))
+    async with edge(router.grpc_address, bob) as one:
+        await one.ask("alice", alice, append_entry=send(recipient_id="bob"))
+        await one.ask("alice", alice, append_entry=send(recipient_id="alice"))
+        await one.delivery(is_message)
+        await one.settled()
+        counted = mesh.telemetry.exposition().decode()
+    for line in (
+        'router_messages_total{direction="in"} 1.0',
+        'router_messages_total{direction="out"} 1.0',
+        'router_errors_total{reason="INVALID_RECIPIENT"} 1.0',
+        "router_push_latency_seconds_count 1.0",
+        "router_links 1.0",
+    ):
+        assert line in counted.splitlines()
 
 
 async def test_a_users_messages_keep_their_order(mesh: Mesh, router: Instance) -> None:
@@ -132,7 +150,8 @@ async def test_receipts_of_entries_from_before_reach_all_others(mesh: Mesh, rout
     async with edge(router.grpc_address, alice, bob, carol) as one:
         delta = link_pb2.ReceiptDelta(user_ordinal=bob, user_id="bob", device_id="d", conversation_id=chat, delivered_seq=1)
         stranger = link_pb2.ReceiptDelta(user_ordinal=99, user_id="x", device_id="d", conversation_id=chat, delivered_seq=1)
-        await one.batch(receipts=[stranger, delta, delta])
+        bad = link_pb2.ReceiptDelta(user_ordinal=bob, user_id="bob", device_id="bad device", conversation_id=chat, delivered_seq=1)
+        await one.batch(receipts=[stranger, bad, delta, delta])
         told = await one.delivery(lambda frame: frame.HasField("receipt"))
         assert sorted(told.user_ordinals) == [alice, carol]
 

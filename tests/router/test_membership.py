@@ -2,9 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.common.v1.conversation_pb2 import Conversation, Member
 
 from router.membership import RECENT_SENDERS, Membership, MembershipCache
+from tidings.common.v1.conversation_pb2 import Conversation, Member
 
 
 def chat(conversation_id: str, version: int, *ordinals: int, visible_from: int = 1) -> Conversation:

@@ -3,6 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from router.outbox import BATCH_BYTES, Outbox
 from tidings.router.v1.link_pb2 import (
     TRAFFIC_CLASS_CHAT,
     TRAFFIC_CLASS_PRESENCE,
@@ -11,8 +13,6 @@ from tidings.router.v1.link_pb2 import (
     SessionOpened,
     SyncPage,
 )
-
-from router.outbox import BATCH_BYTES, Outbox
 
 CAPACITY = 5
 CAPACITY_BYTES = 2_000

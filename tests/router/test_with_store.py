@@ -7,6 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
+
+from mesh.naming import direct_conversation_id
+from store.serve import serve as serve_store
+from store.settings import StoreSettings
+from tests.router.conftest import Mesh
+from tests.router.fake_edge import FakeEdge, edge, frame_of, is_message, send, text
 from tidings.client.v1 import frames_pb2 as client
 from tidings.common.v1 import conversation_pb2 as common
 from tidings.common.v1 import error_pb2
@@ -14,12 +20,6 @@ from tidings.common.v1.instance_pb2 import Instance
 from tidings.router.v1 import conversation_pb2 as pb
 from tidings.router.v1 import link_pb2
 from tidings.router.v1.conversation_pb2_grpc import ConversationServiceStub
-
-from mesh.naming import direct_conversation_id
-from store.serve import serve as serve_store
-from store.settings import StoreSettings
-from tests.router.conftest import Mesh
-from tests.router.fake_edge import FakeEdge, edge, frame_of, is_message, send, text
 
 
 class Database:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from tidings_client import Client, ConnectionState, Event, Message
 
 from tests.sdk.fake_server import FakeServer, running
+from tidings_client import Client, ConnectionState, Event, Message
 
 TIMEOUT = 10.0
 

@@ -17,13 +17,13 @@ from aiohttp import WSMsgType, web
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+
+from tests.sdk.fake_log import FakeLog, Room
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1 import http_pb2
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.common.v1 import conversation_pb2, error_pb2
 from tidings.common.v1.conversation_pb2 import LogEntry
-
-from tests.sdk.fake_log import FakeLog, Room
 
 Verdict = error_pb2.Error | None
 

@@ -4,9 +4,14 @@ import asyncio
 import itertools
 from pathlib import Path
 
+import aiohttp
 import pytest
+
+from tests.sdk.conftest import TIMEOUT, take, until, until_state
+from tests.sdk.fake_server import FakeServer, running
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ServerFrame
+from tidings.client.v1.http_pb2 import PollResponse
 from tidings.common.v1 import error_pb2
 from tidings_client import (
     Client,
@@ -17,9 +22,7 @@ from tidings_client import (
     StateFileError,
     Status,
 )
-
-from tests.sdk.conftest import TIMEOUT, take, until, until_state
-from tests.sdk.fake_server import FakeServer, running
+from tidings_client.poll import PollTransport
 
 
 async def test_events_tell_the_way_to_caught_up_and_out(server: FakeServer) -> None:
@@ -183,6 +186,17 @@ async def test_where_websockets_are_blocked_the_long_poll_carries_the_chat(serve
         await until_state(alice, ConnectionState.CONNECTING)
         await alice.caught_up()
     assert server.counts["poll"] > 5
+
+
+async def test_frames_that_a_poll_is_given_twice_count_once() -> None:
+    beats = [ServerFrame(request_id=number, heartbeat=pb.Heartbeat()) for number in range(1, 6)]
+    async with aiohttp.ClientSession() as http:
+        poll = PollTransport(http, "", "")
+        poll._take_in(PollResponse(sequence=2, frames=beats[:2]))
+        poll._take_in(PollResponse(sequence=4, frames=beats[:4]))
+        poll._take_in(PollResponse(sequence=2, frames=beats[:2]))
+        poll._take_in(PollResponse(sequence=5, frames=beats[4:]))
+        assert [frame.request_id for frame in await poll.receive()] == [1, 2, 3, 4, 5]
 
 
 async def test_without_the_fallback_websockets_are_tried_on(server: FakeServer) -> None:

@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from tidings.client.v1.frames_pb2 import MessagePage
 from tidings.common.v1.conversation_pb2 import LogEntry
 from tidings_client.conversation_log import FETCH_TIMEOUT, ConversationLog, Emitted, Fetch, Gap
@@ -31,6 +32,7 @@ def seqs(emitted: list[Emitted]) -> list[int | tuple[int, int]]:
 def test_entries_in_order_pass() -> None:
     log = ConversationLog(0, 100)
     assert seqs(log.on_entry(entry(1)) + log.on_entry(entry(2)) + log.on_entry(entry(2))) == [1, 2]
+    assert log.deadline() is None, "what was had already is not held"
 
 
 def test_an_entry_ahead_is_held_and_the_range_between_is_asked_for() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings_client import Client, RequestFailed, direct_conversation_id
 
 from tests.sdk.conftest import take
 from tests.sdk.fake_server import FakeServer, running
+from tidings_client import Client, RequestFailed, direct_conversation_id
 
 
 @given(seed=st.integers(0, 2**32))

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import random
+import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from tests.sdk.conftest import TIMEOUT, take, until, until_state
+from tests.sdk.whole_mesh import Mesh, running
 from tidings_client import (
     Client,
     ConnectionEvent,
@@ -22,9 +26,6 @@ from tidings_client import (
     StatusEvent,
     TypingEvent,
 )
-
-from tests.sdk.conftest import take, until, until_state
-from tests.sdk.whole_mesh import Mesh, running
 
 
 @pytest.fixture
@@ -124,6 +125,38 @@ async def test_a_new_device_reads_what_was_and_history_pages_both_ways(mesh: Mes
         assert len(await bob.history("alice", limit=1000)) == 250
 
 
+async def test_a_state_restored_from_a_backup_gets_again_what_it_lost(mesh: Mesh, tmp_path: Path) -> None:
+    state, backup = tmp_path / "bob.sqlite", tmp_path / "backup.sqlite"
+    async with client(mesh, "alice") as alice:
+        await alice.caught_up()
+        await alice.send("bob", "1").stored()
+        async with client(mesh, "bob", state=state) as bob:
+            assert [one.seq for one in await take(bob, 1)] == [1]
+        shutil.copy(state, backup)
+        await alice.send("bob", "2").stored()
+        async with client(mesh, "bob", state=state) as bob:
+            assert [one.seq for one in await take(bob, 1)] == [2]
+        async with client(mesh, "bob", state=backup) as bob:
+            assert [one.seq for one in await take(bob, 1)] == [2]
+
+
+async def test_who_was_removed_while_away_comes_back_to_the_rest(mesh: Mesh, tmp_path: Path) -> None:
+    state = tmp_path / "bob.sqlite"
+    async with client(mesh, "alice") as alice:
+        await alice.caught_up()
+        group = (await alice.create_group("friends", ["bob"])).conversation_id
+        async with client(mesh, "bob", state=state) as bob:
+            await take(bob, 1)
+        await alice.remove_member(group, "bob")
+        await alice.send(group, "without bob").stored()
+        await alice.send("bob", "just to you").stored()
+        async with client(mesh, "bob", state=state) as bob:
+            [only] = await take(bob, 1)
+            assert only.text == "just to you"
+            await bob.caught_up()
+            assert [one.seq for one in await bob.history(group)] == [1], "what he had is still his"
+
+
 async def test_one_client_floods_and_nothing_is_lost_or_reordered(mesh: Mesh) -> None:
     async with client(mesh, "alice") as alice, client(mesh, "bob") as bob:
         await alice.caught_up()
@@ -170,17 +203,18 @@ async def test_the_same_device_twice_replaces_the_first(mesh: Mesh) -> None:
 
 
 async def test_a_session_outlives_its_token_by_a_fresh_one(mesh: Mesh) -> None:
-    given: list[str] = []
+    lifetimes = iter([61.0])  # warned of 60 s before its end
+    renewed = asyncio.Event()
 
     async def token() -> str:
-        given.append(mesh.token("alice", 61.0 if not given else 3600.0))  # warned of 60 s before its end
-        return given[-1]
+        lifetime = next(lifetimes, None)
+        if lifetime is None:
+            renewed.set()
+        return mesh.token("alice", lifetime or 3600.0)
 
     async with Client(mesh.url, token) as alice:
         await alice.caught_up()
-        async with asyncio.timeout(10):
-            while len(given) < 2:
-                await asyncio.wait_for(alice._changed.wait(), 0.1) if False else await asyncio.sleep(0.05)
+        await asyncio.wait_for(renewed.wait(), TIMEOUT)
         assert (await alice.send("bob", "still here").stored()).seq == 1
 
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.sdk.fake_server import refusal
 from tidings.client.v1.frames_pb2 import ClientFrame, SendMessage
 from tidings.common.v1 import error_pb2
 from tidings_client import OutboxFull
 from tidings_client.naming import direct_conversation_id
-from tidings_client.outbox import SILENCE_SECONDS, Outbox, Record
-
-from tests.sdk.fake_server import refusal
+from tidings_client.outbox import BEHIND_SECONDS, SILENCE_SECONDS, Outbox, Record
 
 PASSING = refusal(error_pb2.ERROR_CODE_RATE_LIMITED, 1.0)
+AWAIT_SECONDS = 5.0  # how long the edge waits for a refused message
 FINAL = refusal(error_pb2.ERROR_CODE_CONTENT_TOO_LARGE)
 
 
@@ -87,6 +88,27 @@ def test_silence_sends_the_conversation_again_in_order() -> None:
     assert names(wire.send(SILENCE_SECONDS)) == ["m1", "m2"]
 
 
+def test_nothing_more_goes_behind_a_message_that_got_no_answer_for_long() -> None:
+    outbox = Outbox([record(1, "a")])
+    wire = Wire(outbox)
+    wire.send(0.0)
+    outbox.add(record(2, "a"))
+    outbox.add(record(3, "b"))
+    assert names(wire.send(BEHIND_SECONDS)) == ["m3"]
+    assert not outbox.ready
+    outbox.on_stored("m1")
+    assert outbox.ready
+    assert names(wire.send(BEHIND_SECONDS)) == ["m2"]
+
+
+def test_a_refusal_that_is_late_lets_no_later_message_overtake() -> None:
+    outbox = Outbox([record(1)])
+    wire = Wire(outbox)
+    wire.send(0.0)  # refused there at once, but the refusal takes its time
+    outbox.add(record(2))
+    assert wire.send(AWAIT_SECONDS) == []
+
+
 def test_a_lost_connection_sends_everything_again() -> None:
     outbox = Outbox([record(1), record(2)])
     wire = Wire(outbox)
@@ -136,10 +158,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.to_edge: deque[tuple[int, str, int]] = deque()
         self.to_client: deque[tuple[int, str, error_pb2.Error | None]] = deque()
         self.stored: dict[str, list[int]] = defaultdict(list)
-        self.awaited: dict[str, int] = {}
+        self.gate: dict[str, tuple[int, float]] = {}  # lane -> the refused message, and until when it is waited for
         self.lanes: dict[int, str] = {}
-        self.sent: list[int] = []
         self.failed: set[int] = set()
+        self.hopeless: set[int] = set()
 
     @rule(lane=st.sampled_from("ab"))
     def add(self, lane: str) -> None:
@@ -159,15 +181,20 @@ class OutboxMachine(RuleBasedStateMachine):
     def edge(self, verdict: str) -> None:
         attempt, lane, number = self.to_edge.popleft()
         name = f"m{number}"
-        if verdict == "final" and number not in self.stored[lane] and self.awaited.get(lane, number) == number:
-            self.awaited.pop(lane, None)
+        awaited, until = self.gate.get(lane, (number, 0.0))
+        behind = awaited != number and self.now < until
+        hopeless = verdict == "final" or number in self.hopeless  # what is refused for good is refused every time
+        if hopeless and number not in self.stored[lane] and not behind:
+            self.hopeless.add(number)
+            self.gate.pop(lane, None)
             self.to_client.append((attempt, name, FINAL))
             return
-        if verdict == "passing" or self.awaited.get(lane, number) != number:
-            self.awaited.setdefault(lane, number)
+        if verdict == "passing" and not behind:
+            self.gate[lane] = (number, self.now + AWAIT_SECONDS)
+        if verdict == "passing" or behind:
             self.to_client.append((attempt, name, PASSING))
             return
-        self.awaited.pop(lane, None)
+        self.gate.pop(lane, None)
         if number not in self.stored[lane]:
             self.stored[lane].append(number)
         if verdict == "store":
@@ -183,7 +210,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.failed.add(int(name[1:]))
 
     @precondition(lambda self: not self.to_edge)
-    @rule(seconds=st.sampled_from([0.5, 1.0, SILENCE_SECONDS]))
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, SILENCE_SECONDS]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
@@ -191,7 +218,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def break_connection(self) -> None:
         self.to_edge.clear()
         self.to_client.clear()
-        self.awaited.clear()
+        self.gate.clear()
         self.outbox.on_disconnected()
 
     @invariant()

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tidings.common.v1 import error_pb2
 from tidings_client.acknowledgements import INTERVAL, MANY, Acknowledgements, ReadMarks
 from tidings_client.model import ConnectionState

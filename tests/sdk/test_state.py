@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from tidings.client.v1.frames_pb2 import ClientFrame, SendMessage
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.common.v1.conversation_pb2 import Conversation, Deletion, Edit, LogEntry

@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from tidings_client import Status
 from tidings_client.statuses import MAX_AWAITED, Marks, Progress, Statuses
 
@@ -35,8 +36,17 @@ def test_who_joined_later_or_left_does_not_count() -> None:
     statuses.on_members([("bob", Marks()), ("carol", Marks())])
     statuses.on_sent(3, "a")
     statuses.on_joined(["dave"], 4)
-    statuses.on_marks("bob", 3, 3)
-    assert statuses.on_left(["carol"]) == [Progress("a", 3, Status.READ)]
+    statuses.on_marks("bob", 3, 0)
+    assert statuses.on_left(["carol"]) == [Progress("a", 3, Status.DELIVERED)]
+    assert statuses.on_marks("bob", 3, 3) == [Progress("a", 3, Status.READ)]
+
+
+def test_a_longer_member_list_takes_nothing_back() -> None:
+    statuses = Statuses(members_known=False)
+    statuses.on_members([("bob", Marks(delivered_seq=5))])
+    assert statuses.on_sent(3, "a") is Status.DELIVERED
+    statuses.on_members([("bob", Marks()), ("carol", Marks())])
+    assert statuses.status(3) is Status.DELIVERED
 
 
 def test_alone_in_a_group_nothing_is_delivered() -> None:

@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from tidings.client.v1.frames_pb2 import ClientFrame
+
+from tests.sdk.conftest import TIMEOUT, take, until, until_state
+from tests.sdk.fake_server import FakeServer, Session, refusal
+from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame, TypingIndicator
 from tidings.common.v1 import error_pb2
 from tidings.common.v1.conversation_pb2 import LogEntry
 from tidings_client import (
     Client,
+    ConnectionEvent,
     ConnectionState,
     HistoryGapEvent,
     Kind,
@@ -22,9 +26,6 @@ from tidings_client import (
     StatusEvent,
     TypingEvent,
 )
-
-from tests.sdk.conftest import TIMEOUT, take, until, until_state
-from tests.sdk.fake_server import FakeServer, Session, refusal
 
 
 def texts(messages: list[Message]) -> list[str]:
@@ -124,6 +125,19 @@ async def test_a_lost_answer_makes_no_duplicate(server: FakeServer) -> None:
         assert (await sent.stored()).seq == 1
         assert texts(await take(alice, 1)) == ["once"]
     assert [entry.content.text.text for entry in server.log.direct("alice", "bob").entries.values()] == ["once"]
+
+
+async def test_the_log_tells_that_a_message_is_stored_when_no_answer_does(server: FakeServer) -> None:
+    server.drop_stored = 1
+    async with Client(server.url, "alice") as alice:
+        await alice.caught_up()
+        sent = alice.send("bob", "once")
+        await server.until(lambda: send_count(server) == 1)
+        server.silence = lambda frame: frame.HasField("send_message")
+        server.cut()
+        async with asyncio.timeout(TIMEOUT):
+            assert (await sent.stored()).seq == 1
+        assert alice.outgoing() == []
 
 
 async def test_order_is_kept_after_rate_limited(server: FakeServer) -> None:
@@ -259,6 +273,19 @@ async def test_typing_is_told_once_per_burst(server: FakeServer) -> None:
         name = alice.conversation_id("bob")
         assert (first, last) == (TypingEvent(name, "alice", True), TypingEvent(name, "alice", False))
         assert server.counts["start_typing"] == 1
+
+
+async def test_each_event_is_told_once(server: FakeServer) -> None:
+    async with Client(server.url, "alice") as alice:
+        await alice.caught_up()
+        events, told = alice.events(), []
+        for number in range(5):
+            typing = TypingIndicator(conversation_id=str(number), user_id="bob", typing=True)
+            server.tell(ServerFrame(typing_indicator=typing))
+            told.append(await until(events, lambda event: isinstance(event, TypingEvent)))
+        server.cut()
+        await until(events, lambda event: told.append(event) or isinstance(event, ConnectionEvent))  # type: ignore[func-returns-value]
+    assert [event.conversation_id for event in told if isinstance(event, TypingEvent)] == ["0", "1", "2", "3", "4"]
 
 
 async def test_presence_is_watched_over_reconnects(server: FakeServer) -> None:

@@ -1,5 +1,6 @@
 """The real services in this process: one store on SQLite, routers, edges and a balancer."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -7,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 import balancer.serve
 import edge.serve
@@ -49,22 +52,31 @@ class Mesh:
 async def running(folder: Path, routers: int = 2) -> AsyncIterator[Mesh]:
     """A mesh with one edge, until the context ends."""
     secret, ticket_secret = secrets.token_hex(32), secrets.token_hex(32)
-    common = {"token_secret": secret, "ticket_secret": ticket_secret, "drain_seconds": 1.0}
+    common: dict[str, Any] = {"token_secret": secret, "ticket_secret": ticket_secret, "drain_seconds": 1.0}
     registry, telemetry = MemoryRegistry(), Telemetry("test")
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
-        database = StoreSettings(port=0, database=f"sqlite:///{folder}/mesh.sqlite", drain_seconds=1.0)
+        quick: dict[str, Any] = {"port": 0, "drain_seconds": 1.0}
+        database = StoreSettings(database=f"sqlite:///{folder}/mesh.sqlite", **quick)
         await stack.enter_async_context(store.serve.serve(database, registry, telemetry))
         for _ in range(routers):
-            settings = RouterSettings(port=0, drain_seconds=1.0)
+            settings = RouterSettings(**quick)
             await stack.enter_async_context(router.serve.serve(settings, registry, telemetry))
         door = BalancerSettings(port=0, grpc_port=0, **common)
         instance = await stack.enter_async_context(balancer.serve.serve(door, registry, telemetry))
         del common["drain_seconds"]
         mesh = Mesh(instance.public_url, secret, common, registry, telemetry)
         await mesh.start_edge()
+        await _ready(mesh.url)
         try:
             yield mesh
         finally:
             while mesh.edges:
                 await mesh.stop_edge()
+
+
+async def _ready(url: str) -> None:
+    """An edge has reported to the balancer."""
+    async with aiohttp.ClientSession() as http, asyncio.timeout(10):
+        while (await http.get(url + "/readyz")).status != 200:  # noqa: ASYNC110  (another service's word, not an event of ours)
+            await asyncio.sleep(0.01)

@@ -6,6 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+
+from mesh import rpc
+from mesh.errors import from_rpc_error
+from mesh.registry import MemoryRegistry
+from mesh.telemetry import Telemetry
+from store.serve import serve
+from store.settings import StoreSettings
 from tidings.common.v1 import conversation_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.store.v1 import conversation_pb2 as conversation_pb
@@ -14,13 +21,6 @@ from tidings.store.v1 import user_pb2
 from tidings.store.v1.conversation_pb2_grpc import ConversationServiceStub
 from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
 from tidings.store.v1.user_pb2_grpc import UserServiceStub
-
-from mesh import rpc
-from mesh.errors import from_rpc_error
-from mesh.registry import MemoryRegistry
-from mesh.telemetry import Telemetry
-from store.serve import serve
-from store.settings import StoreSettings
 
 
 class StoreClient:

@@ -49,7 +49,7 @@ class Figures:
                 await work(size)
                 number += size
             figures.append(f"by {size}: {number / elapsed:>7,.0f}/s")
-        print(f"{subject:<34}", "   ".join(figures), flush=True)
+        sys.stdout.write(f"{subject:<34}{'   '.join(figures)}\n")
 
 
 class Source:

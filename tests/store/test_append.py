@@ -5,10 +5,10 @@ import re
 
 import grpc
 import pytest
-from tidings.common.v1 import error_pb2
-from tidings.store.v1 import message_log_pb2 as pb
 
 from tests.store.client import StoreClient, content, deletion, edit, message, reason, texts
+from tidings.common.v1 import error_pb2
+from tidings.store.v1 import message_log_pb2 as pb
 
 
 async def test_seqs_are_dense_and_entries_read_back(store: StoreClient) -> None:

@@ -13,12 +13,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import store.serve
+import aiohttp
 from tidings.common.v1.instance_pb2 import Instance
 
 import balancer.serve
 import edge.serve
 import router.serve
+import store.serve
 from balancer.settings import BalancerSettings
 from bench.servers import free_port
 from edge.settings import EdgeSettings
@@ -99,12 +100,22 @@ class Mesh:
             self.url = instance.public_url
         if name == "edge":
             self.proxy.target = self._edge_port
+            await self._ready()
 
     async def stop(self, name: str) -> None:
         """Stop one service."""
         if name == "edge":
             self.proxy.target = 0
         await self.services[name].stop()
+
+    async def _ready(self) -> None:
+        """Wait until the balancer knows an edge: what would be a client's first attempts."""
+        async with asyncio.timeout(_START_SECONDS), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{self.url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(0.01)
 
     def token(self, user_id: str) -> str:
         """A token for a user, good for an hour."""

@@ -20,7 +20,7 @@ from tests.checker.report import evidence, summary
 from tests.checker.workload import Workload
 from tests.system.mesh_fixture import Mesh, run_mesh
 
-TALK_SECONDS = 8.0
+TALK_SECONDS = 6.0
 SETTLE_SECONDS = 30.0
 CUT_SECONDS = 0.12  # mean time between two cuts: each connection is cut every few seconds
 DOWN_SECONDS = 0.7

@@ -2,7 +2,6 @@
 
 from tidings.common.v1.content_pb2 import Content, Custom, Text
 from tidings.common.v1.conversation_pb2 import Conversation, Retention
-
 from tidings_client.client import Client
 from tidings_client.errors import (
     ClientStopped,

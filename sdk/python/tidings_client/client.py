@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -9,22 +10,23 @@ from typing import Any, Self
 from weakref import WeakSet
 
 import aiohttp
+
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.common.v1.content_pb2 import Content
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client import naming
 from tidings_client.background import Background
 from tidings_client.callbacks import Callbacks
 from tidings_client.connection import Connection, Place
 from tidings_client.door import Tokens, TokenSource
-from tidings_client.errors import ClientStopped, NotConnected, StateFileError, TidingsClientError
+from tidings_client.errors import ClientStopped, NotConnected, TidingsClientError
 from tidings_client.exchange import Exchange
 from tidings_client.feed import EventQueue, Feed, MessageIterator
 from tidings_client.groups import Groups
 from tidings_client.history import History
 from tidings_client.http_api import HttpApi
+from tidings_client.identity import settle_device, settle_user
 from tidings_client.model import (
     FINAL_STATES,
     ConnectionEvent,
@@ -38,11 +40,11 @@ from tidings_client.model import (
     presence_event,
 )
 from tidings_client.outgoing import Outgoing
+from tidings_client.pacing import TypingThrottle
 from tidings_client.requests import Requests
 from tidings_client.sending import Sending
 from tidings_client.state import State
 
-TYPING_INTERVAL = 3.0  # seconds between start_typing frames, by the contract
 _log = logging.getLogger(__name__)
 
 
@@ -58,12 +60,13 @@ class Client(Groups):
         zone: preferred zone.
         history_limit: how many of the newest entries of a conversation a new device is sent; 0 for the server's default.
         long_poll: "auto" polls when WebSockets won't open, "never", or "always".
+        ssl_context: what to trust, where the system's certificates aren't enough.
 
     Raises:
         StateFileError: the state file can't be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options of their own, by name)
         self,
         url: str,
         token: TokenSource,
@@ -74,12 +77,14 @@ class Client(Groups):
         zone: str = "",
         history_limit: int = 0,
         long_poll: str = "auto",
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._tokens = Tokens(token)
+        self._ssl_context = ssl_context
         self._state = State(Path(state) if state is not None else None)
         try:
-            known_as = _settle_identity(self._state, user_id, token)
-            self._place = Place(url.rstrip("/"), _settle_device(self._state, device_id), zone, long_poll)
+            known_as = settle_user(self._state, user_id, token)
+            self._place = Place(url.rstrip("/"), settle_device(self._state, device_id), zone, long_poll)
         except BaseException:
             self._state.close()
             raise
@@ -99,11 +104,12 @@ class Client(Groups):
         self._connection: Connection | None = None
         self._http: aiohttp.ClientSession | None = None
         self._closed = False
-        self._typing: dict[str, float] = {}
+        self._typing = TypingThrottle()
         self._watched: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession()
+        connector = aiohttp.TCPConnector(ssl=self._ssl_context or True)
+        self._http = aiohttp.ClientSession(connector=connector)
         self._connect()
         self._callbacks.start()
         return self
@@ -276,15 +282,11 @@ class Client(Groups):
 
     def typing(self, to: str, typing: bool = True) -> None:
         """Say that the user types; call it as they do, it is sent every 3 seconds at most. Forgotten while offline."""
-        conversation_id, now = self.conversation_id(to), asyncio.get_running_loop().time()
-        since = now - self._typing.get(conversation_id, float("-inf"))
-        if self.state is not ConnectionState.CAUGHT_UP or (typing and since < TYPING_INTERVAL):
-            return
-        if typing:
-            self._typing[conversation_id] = now
-            self._say(ClientFrame(start_typing=pb.StartTyping(conversation_id=conversation_id)))
-        elif self._typing.pop(conversation_id, None) is not None:
-            self._say(ClientFrame(stop_typing=pb.StopTyping(conversation_id=conversation_id)))
+        conversation_id = self.conversation_id(to)
+        if self.state is ConnectionState.CAUGHT_UP:
+            frame = self._typing.frame(conversation_id, asyncio.get_running_loop().time(), typing=typing)
+            if frame is not None:
+                self._say(frame)
 
     async def watch_presence(self, user_ids: Iterable[str]) -> list[PresenceEvent]:
         """Watch users from now on, over reconnects too; gives how they are now, or nothing while not connected: then it comes
@@ -397,27 +399,6 @@ class Client(Groups):
             self._exchange.learn(await self._api().get(conversation_id))
         except TidingsClientError as error:  # the next receipt, or the next connection, tells
             _log.debug("the members of %s could not be asked for: %s", conversation_id, error)
-
-
-def _settle_identity(state: State, user_id: str | None, token: TokenSource) -> str:
-    """Who we are, as far as it can be known before connecting."""
-    kept = state.identity("user_id")
-    if user_id and kept and user_id != kept:
-        raise StateFileError(f"the state file belongs to {kept}: give {user_id} a state file of their own")
-    return user_id or kept or (naming.subject_of(token) if isinstance(token, str) else "")
-
-
-def _settle_device(state: State, device_id: str | None) -> str:
-    """Which device we are; kept when it wasn't."""
-    kept = state.identity("device_id")
-    if device_id is not None and naming.DEVICE_ID.fullmatch(device_id) is None:
-        raise ValueError(f"device_id {device_id!r}: 1-64 characters of [A-Za-z0-9._-] are allowed")
-    if device_id and kept and device_id != kept:
-        raise StateFileError(f"the state file belongs to device {kept}: give each device a state file of its own")
-    chosen = device_id or kept or naming.new_device_id()
-    if not kept:
-        state.set_identity("device_id", chosen)
-    return chosen
 
 
 def _checked_user(user_id: str) -> str:

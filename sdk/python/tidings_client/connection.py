@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import aiohttp
+
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.client.v1.http_pb2 import ConnectResponse
 from tidings.common.v1 import error_pb2
-
 from tidings_client.door import Tokens, knock
 from tidings_client.errors import NotConnected, StateFileError, TidingsClientError
 from tidings_client.exchange import Exchange
@@ -30,6 +30,7 @@ VERSION = "tidings-python/0.1.0"
 WELCOME_TIMEOUT = 10.0  # seconds; the edge asks nobody before it welcomes
 SEND_TIMEOUT = 30.0  # seconds; a server that takes no bytes for so long is gone
 MAX_INBOUND = 1_000  # frames read ahead of handling; past it reading waits, and so, in the end, does the server
+API_TIMEOUT = 10.0  # seconds to wait for the first answer of the balancer
 GOODBYE_TIMEOUT = 2.0  # seconds; whoever closes doesn't want to wait
 STATE_RETRY_SECONDS = 5.0  # before trying again with a state file that couldn't be written
 _log = logging.getLogger(__name__)
@@ -86,8 +87,16 @@ class Connection:
         self._wake.set()
 
     async def api_url(self) -> str:
-        """Base URL of the HTTP API, as soon as it is known."""
-        return await asyncio.shield(self._api_url)
+        """Base URL of the HTTP API, as soon as it is known.
+
+        Raises:
+            NotConnected: the balancer hasn't told it in time.
+        """
+        try:
+            async with asyncio.timeout(API_TIMEOUT):
+                return await asyncio.shield(self._api_url)
+        except TimeoutError:
+            raise NotConnected(f"not connected yet ({self.reason or self.state.value}): try again later") from None
 
     async def ask(self, frame: ClientFrame) -> ServerFrame:
         """Send a request and wait for its answer.
@@ -117,13 +126,6 @@ class Connection:
                 self._exchange.reload()
                 await self._after(Ended("session", 0, f"an unforeseen fault: {error!r}"))
 
-    async def _say_goodbye(self, transport: Transport) -> None:
-        """Say what is still to be said, and go."""
-        with contextlib.suppress(ConnectionEnded, TimeoutError):
-            async with asyncio.timeout(GOODBYE_TIMEOUT):
-                await transport.send(self._exchange.last_frames(self._now()))
-                await transport.close()
-
     async def _once(self, http: aiohttp.ClientSession) -> None:
         """One connection, from the balancer's door to its end.
 
@@ -140,9 +142,9 @@ class Connection:
         except ConnectionEnded as error:
             raise ConnectionEnded(self._with_appointment(error.ended)) from error
         finally:
-            await self._say_goodbye(transport)
             self._exchange.on_disconnected()
             self._requests.on_disconnected()
+            await transport.close()
 
     async def _after(self, ended: Ended) -> None:
         """Wait, or stop."""
@@ -208,11 +210,19 @@ class Connection:
             reader.cancel()
             if self._renewal is not None:
                 self._renewal.cancel()
+            await self._say_goodbye(transport)
+
+    async def _say_goodbye(self, transport: Transport) -> None:
+        """Say what is still to be said, if the other side takes it."""
+        with contextlib.suppress(ConnectionEnded, TimeoutError):
+            async with asyncio.timeout(GOODBYE_TIMEOUT):
+                await transport.send(self._exchange.last_frames(self._now()))
 
     async def _read(self, transport: Transport) -> None:
         try:
             while True:
-                self._inbound += await transport.receive()
+                received = await transport.receive()  # not in one statement: while this waits, _handle replaces the list
+                self._inbound += received
                 self._wake.set()
                 if len(self._inbound) >= MAX_INBOUND:
                     self._room.clear()

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 from google.protobuf import json_format
+
 from tidings.client.v1.http_pb2 import ConnectRequest, ConnectResponse, UnauthorizedResponse
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client.reconnect import Ended
 from tidings_client.transport import ConnectionEnded, seconds_of
 

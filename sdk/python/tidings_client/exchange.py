@@ -11,19 +11,18 @@ from itertools import count
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.common.v1 import error_pb2
-from tidings.common.v1.conversation_pb2 import Conversation, LogEntry, Position
-
+from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
 from tidings_client import model
 from tidings_client.acknowledgements import Acknowledgements, ReadMarks
 from tidings_client.errors import retry_seconds
 from tidings_client.inbox import DEFAULT_PAGE, Inbox
 from tidings_client.model import Event, Message, Status, StatusEvent
-from tidings_client.outbox import DEFAULT_WINDOW, Outbox, Record
+from tidings_client.outbox import DEFAULT_WINDOW, Outbox, Record, entry_of
 from tidings_client.pacing import Heartbeats, TokenBucket
 from tidings_client.progress import ProgressBook
+from tidings_client.resume import MAX_RESUME, Resume
 from tidings_client.state import Changes, State
 
-MAX_RESUME = 1_000  # positions of one Hello, by the contract
 DEFAULT_HEARTBEAT = 20.0  # seconds, when Welcome names none
 
 
@@ -59,8 +58,7 @@ class Exchange:
         self.reads = ReadMarks(state.unconfirmed_reads())
         self.progress = ProgressBook(state)
         self.user_id = state.identity("user_id")
-        self._moved: set[str] = set()  # conversations whose position the server may not know
-        self._resume = dict(state.newest_positions(MAX_RESUME))
+        self._resume = Resume(state.newest_positions(MAX_RESUME))
         self._fetching: dict[int, str] = {}  # request id -> conversation
         self._confirming: dict[int, dict[str, int]] = {}  # heartbeat's request id -> read marks it confirms
         self._ready: list[ClientFrame] = []  # to be sent before all else
@@ -84,14 +82,14 @@ class Exchange:
 
     def hello(self, device_id: str, client: str) -> ClientFrame:
         """The first frame of a connection."""
-        resume = [Position(conversation_id=name, seq=seq) for name, seq in list(self._resume.items())[-MAX_RESUME:]]
-        hello = pb.Hello(device_id=device_id, resume=resume, history_limit=self._history_limit, client=client)
+        resume, limit = self._resume.positions(), self._history_limit
+        hello = pb.Hello(device_id=device_id, resume=resume, history_limit=limit, client=client)
         return ClientFrame(request_id=next(self._numbers), hello=hello)
 
     def on_welcome(self, welcome: pb.Welcome, now: float) -> None:
         """The session is open."""
         self.identify(welcome.user_id)
-        self._resume = {}
+        self._resume.on_told()
         self._limits = limits = welcome.limits
         self.outbox.window = limits.max_sends_in_flight or DEFAULT_WINDOW
         self.inbox.page_limit = limits.max_page_entries or DEFAULT_PAGE
@@ -109,9 +107,6 @@ class Exchange:
         self.inbox.on_disconnected()
         self._fetching, self._confirming, self._ready = {}, {}, []
         self._changes, self._events, self._outcomes = Changes(), [], []
-        for name in self._moved:
-            self._resume[name] = self._state.position(name) or 0
-        self._moved = set()
 
     def reload(self) -> None:
         """What was to be kept couldn't be: take up again what the state holds."""
@@ -233,7 +228,7 @@ class Exchange:
         record = self.outbox.on_stored(stored.client_msg_id)
         if record is None:
             return
-        entry = _entry_of(record, stored, self.user_id)
+        entry = entry_of(record, stored, self.user_id)
         self._stored(record.client_msg_id, entry)
         self.inbox.on_entry(entry)
 
@@ -324,7 +319,7 @@ class Exchange:
         if changes:
             self._state.apply(changes)
         for name, seq in arrivals.positions.items():
-            self._moved.add(name)
+            self._resume.on_kept(name, seq)
             self.acknowledgements.add(name, seq)
         self.acknowledgements.count(len(arrivals.entries))
         self._tell(arrivals.entries, [*arrivals.gaps])
@@ -347,27 +342,6 @@ class Exchange:
             self._on_outcome(client_msg_id, outcome)
         for event in events:
             self._on_event(event)
-
-
-def _entry_of(record: Record, stored: pb.MessageStored, user_id: str) -> LogEntry:
-    """One's own message as the log has it: the server doesn't send it back to the device that sent it."""
-    entry = LogEntry(
-        conversation_id=stored.conversation_id,
-        seq=stored.seq,
-        message_id=stored.message_id,
-        sender_id=user_id,
-        client_msg_id=stored.client_msg_id,
-        store_time=stored.store_time,
-    )
-    frame = record.frame
-    if frame.HasField("send_message"):
-        entry.content.CopyFrom(frame.send_message.content)
-    elif frame.HasField("edit_message"):
-        entry.edit.target_seq = frame.edit_message.target_seq
-        entry.edit.content.CopyFrom(frame.edit_message.content)
-    else:
-        entry.deletion.target_seq = frame.delete_message.target_seq
-    return entry
 
 
 _HANDLERS: dict[str, Callable[[Exchange, ServerFrame, float], None]] = {

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from tidings.common.v1 import conversation_pb2
 from tidings.common.v1.conversation_pb2 import Conversation, Retention
-
 from tidings_client.http_api import HttpApi
 from tidings_client.naming import new_client_msg_id
 

@@ -7,7 +7,6 @@ from itertools import count
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.common.v1 import error_pb2
-
 from tidings_client.errors import NotConnected, RequestFailed
 from tidings_client.model import Message, Status, message_of
 from tidings_client.state import Kept, State

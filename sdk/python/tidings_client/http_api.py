@@ -7,11 +7,11 @@ from urllib.parse import quote
 import aiohttp
 from google.protobuf import json_format
 from google.protobuf.message import Message as Protobuf
+
 from tidings.client.v1 import http_pb2 as pb
 from tidings.common.v1 import conversation_pb2, error_pb2
 from tidings.common.v1.conversation_pb2 import Conversation, Retention
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client.door import Tokens
 from tidings_client.errors import NotConnected, RequestFailed
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tidings.client.v1.frames_pb2 import MessagePage
 from tidings.common.v1.conversation_pb2 import LogEntry
-
 from tidings_client.conversation_log import ConversationLog, Emitted, Fetch, Gap
 from tidings_client.model import HistoryGapEvent
 

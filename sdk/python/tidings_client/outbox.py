@@ -11,18 +11,21 @@ messages over a restart is the caller's (`KeepsOutgoing`), before `add` and afte
 """
 
 import heapq
+import itertools
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidings.client.v1.frames_pb2 import ClientFrame
+from tidings.client.v1.frames_pb2 import ClientFrame, MessageStored
 from tidings.common.v1 import error_pb2
-
+from tidings.common.v1.conversation_pb2 import LogEntry
 from tidings_client.errors import OutboxFull, retry_seconds
 from tidings_client.naming import direct_conversation_id
 
 SILENCE_SECONDS = 10.0  # a stored message is answered within milliseconds; by then the answer was lost
+BEHIND_SECONDS = 4.0  # nothing more is sent behind a message unanswered for so long: should it have been refused, the server
+# holds the later ones off for 5 seconds, and the refusal might reach us after that
 CAPACITY = 10_000  # messages; past it `add` refuses
 DEFAULT_WINDOW = 100  # messages in flight when the server names no limit
 
@@ -71,6 +74,7 @@ class Outbox:
         self._blocked: dict[str, float] = {}  # lane -> when it goes on
         self._waiting: dict[str, list[Record]] = defaultdict(list)  # queued in blocked lanes
         self._in_flight: OrderedDict[int, Record] = OrderedDict()  # by attempt, in order of sending
+        self._held_up = False  # whether all that is queued waits for an answer in its lane
         self.window = DEFAULT_WINDOW
         for record in records:
             self._enter(record)
@@ -117,7 +121,19 @@ class Outbox:
         """At most `limit` messages to send now, in order; each has its `attempt` set by the caller through `on_sent`."""
         self._unblock(now)
         room = min(limit, self.window - len(self._in_flight))
-        return [heapq.heappop(self._queue)[1] for _ in range(min(room, len(self._queue)))]
+        slow = self._slow_lanes(now)
+        taken: list[Record] = []
+        aside: list[tuple[int, Record]] = []
+        while self._queue and len(taken) < room:
+            item = heapq.heappop(self._queue)
+            if item[1].target in slow:
+                aside.append(item)
+            else:
+                taken.append(item[1])
+        self._held_up = bool(aside) and not self._queue
+        for item in aside:
+            heapq.heappush(self._queue, item)
+        return taken
 
     def on_sent(self, record: Record, attempt: int, now: float) -> None:
         """A message taken goes out as this attempt."""
@@ -166,13 +182,19 @@ class Outbox:
     @property
     def ready(self) -> bool:
         """Whether `take` would give something, by the clock of its last call."""
-        return bool(self._queue) and len(self._in_flight) < self.window
+        return bool(self._queue) and not self._held_up and len(self._in_flight) < self.window
 
     def _enter(self, record: Record) -> None:
         self._records[record.client_msg_id] = record
         self._queue_up(record)
 
+    def _slow_lanes(self, now: float) -> set[str]:
+        """Lanes whose oldest message in flight has been unanswered for long."""
+        slow = itertools.takewhile(lambda record: record.sent_at + BEHIND_SECONDS <= now, self._in_flight.values())
+        return {record.target for record in slow}
+
     def _queue_up(self, record: Record) -> None:
+        self._held_up = False
         if record.target in self._blocked:
             self._waiting[record.target].append(record)
         else:
@@ -204,6 +226,7 @@ class Outbox:
         record = self._records.pop(client_msg_id, None)
         if record is None:
             return None
+        self._held_up = False
         if record.attempt:
             self._in_flight.pop(record.attempt, None)
         else:
@@ -212,3 +235,24 @@ class Outbox:
             waiting = self._waiting.get(record.target, [])
             self._waiting[record.target] = [other for other in waiting if other is not record]
         return record
+
+
+def entry_of(record: Record, stored: MessageStored, user_id: str) -> LogEntry:
+    """One's own message as the log has it: the server doesn't send it back to the device that sent it."""
+    entry = LogEntry(
+        conversation_id=stored.conversation_id,
+        seq=stored.seq,
+        message_id=stored.message_id,
+        sender_id=user_id,
+        client_msg_id=stored.client_msg_id,
+        store_time=stored.store_time,
+    )
+    frame = record.frame
+    if frame.HasField("send_message"):
+        entry.content.CopyFrom(frame.send_message.content)
+    elif frame.HasField("edit_message"):
+        entry.edit.target_seq = frame.edit_message.target_seq
+        entry.edit.content.CopyFrom(frame.edit_message.content)
+    else:
+        entry.deletion.target_seq = frame.delete_message.target_seq
+    return entry

@@ -4,7 +4,6 @@ import asyncio
 from typing import Protocol
 
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client.errors import ClientStopped, SendFailed
 from tidings_client.model import Message, Status
 

@@ -2,8 +2,11 @@
 
 import math
 
+from tidings.client.v1.frames_pb2 import ClientFrame, StartTyping, StopTyping
+
 SAFE_SHARE = 0.9  # of the server's rate: our clock and its buffers differ, and being refused costs more than waiting
 SILENCE_INTERVALS = 2.5  # heartbeat intervals without a word from the server before the connection counts as dead
+TYPING_INTERVAL = 3.0  # seconds between start_typing frames, by the contract
 
 
 class TokenBucket:
@@ -74,3 +77,21 @@ class Heartbeats:
         if not self._asked:
             times.append(self._heard_at + self._interval)
         return min(times)
+
+
+class TypingThrottle:
+    """Turns keystrokes into few frames."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}  # where we type -> when that was said last
+
+    def frame(self, conversation_id: str, now: float, *, typing: bool) -> ClientFrame | None:
+        """What to say about it now; None when it needn't be said."""
+        told = self._told.get(conversation_id)
+        if not typing:
+            self._told.pop(conversation_id, None)
+            return None if told is None else ClientFrame(stop_typing=StopTyping(conversation_id=conversation_id))
+        if told is not None and now < told + TYPING_INTERVAL:
+            return None
+        self._told[conversation_id] = now
+        return ClientFrame(start_typing=StartTyping(conversation_id=conversation_id))

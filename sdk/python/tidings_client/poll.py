@@ -13,9 +13,9 @@ from typing import Any
 
 import aiohttp
 from google.protobuf import json_format
+
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.client.v1.http_pb2 import PollRequest, PollResponse
-
 from tidings_client.reconnect import Ended
 from tidings_client.transport import ConnectionEnded, seconds_of
 

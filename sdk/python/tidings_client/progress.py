@@ -3,7 +3,6 @@ for which ones the others' marks should be asked for."""
 
 from tidings.common.v1 import conversation_pb2 as pb
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
-
 from tidings_client.model import Status, StatusEvent
 from tidings_client.state import State
 from tidings_client.statuses import MAX_AWAITED, Marks, Progress, Statuses

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tidings.common.v1 import error_pb2
-
 from tidings_client.errors import reason
 from tidings_client.model import ConnectionState
 

@@ -3,7 +3,6 @@
 import asyncio
 
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
-
 from tidings_client.errors import NotConnected, RequestFailed, RequestTimedOut
 from tidings_client.exchange import Exchange
 

@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 from tidings.client.v1.frames_pb2 import ClientFrame
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client import naming
 from tidings_client.exchange import Exchange
 from tidings_client.model import Message
 from tidings_client.outbox import Record
 from tidings_client.outgoing import Outgoing
-from tidings_client.state import State
+from tidings_client.state import KEPT_FAILED, State
 
 
 class Sending:
@@ -25,9 +24,11 @@ class Sending:
         self._exchange = exchange
         self._wake = wake
         self._stopped: str | None = None
-        self._unsettled: dict[str, Outgoing] = {}  # refused ones too, until discarded
+        self._unsettled: dict[str, Outgoing] = {}
+        self._refused: dict[str, Outgoing] = {}  # until discarded, tried again, or pushed out by newer ones
         for failed in state.failed():
-            self._hold(failed.client_msg_id, failed.target).on_outcome(failed.error)
+            self._hold(failed.client_msg_id, failed.target)
+            self.on_outcome(failed.client_msg_id, failed.error)
         for record in state.outgoing():
             self._hold(record.client_msg_id, record.target)
 
@@ -54,23 +55,27 @@ class Sending:
 
     def all(self) -> list[Outgoing]:
         """What isn't stored yet, and what was refused."""
-        return list(self._unsettled.values())
+        return [*self._unsettled.values(), *self._refused.values()]
 
     def discard(self, name: str) -> None:
         """Give one up."""
         self._state.delete_outgoing(name)
         self._exchange.outbox.discard(name)
-        outgoing = self._unsettled.pop(name, None)
+        refused = self._refused.pop(name, None)
+        outgoing = self._unsettled.pop(name, refused)
         if outgoing is not None:
             outgoing.on_stopped("the message was discarded")
 
     def on_outcome(self, name: str, outcome: Message | Error) -> None:
         """The server has it, or refused it."""
-        outgoing = self._unsettled.get(name)
-        if isinstance(outcome, Message):
-            self._unsettled.pop(name, None)
-        if outgoing is not None:
-            outgoing.on_outcome(outcome)
+        outgoing = self._unsettled.pop(name, None)
+        if outgoing is None:
+            return
+        outgoing.on_outcome(outcome)
+        if isinstance(outcome, Error):
+            self._refused[name] = outgoing
+            if len(self._refused) > KEPT_FAILED:
+                del self._refused[next(iter(self._refused))]
 
     def stop(self, reason: str) -> None:
         """No answers will come."""
@@ -85,6 +90,7 @@ class Sending:
             outgoing.on_resumed()
 
     def _hold(self, name: str, lane: str) -> Outgoing:
+        self._refused.pop(name, None)
         outgoing = self._unsettled[name] = Outgoing(name, lane, self._exchange.progress)
         return outgoing
 

@@ -16,7 +16,6 @@ from tidings.client.v1.frames_pb2 import ClientFrame
 from tidings.common.v1.content_pb2 import Content
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
 from tidings.common.v1.error_pb2 import Error
-
 from tidings_client import state_schema as sql
 from tidings_client.errors import StateFileError
 from tidings_client.outbox import Record

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import aiohttp
 from google.protobuf.message import DecodeError
+
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.common.v1 import error_pb2
-
 from tidings_client.reconnect import Ended
 
 SUBPROTOCOL = "tidings.v1.proto"

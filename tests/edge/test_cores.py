@@ -1,0 +1,359 @@
+"""The small cores, by themselves, in virtual time."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pyroaring import BitMap
+from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
+from tidings.router.v1 import link_pb2
+
+from edge import wire
+from edge.departures import appointments
+from edge.device_sync import DeviceSync
+from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError
+from edge.link_queue import LinkQueue, Mark
+from edge.ports import Expects
+from edge.rate import SendGate, TokenBucket
+from edge.routes import Routes
+from edge.unacknowledged import Unacknowledged
+
+# Rate and order
+
+
+@given(st.lists(st.floats(0, 0.5), max_size=100))
+def test_a_bucket_gives_at_most_its_rate_and_burst(pauses: list[float]) -> None:
+    bucket, now, taken = TokenBucket(5, 0.0), 0.0, 0
+    for pause in pauses:
+        now += pause
+        taken += bucket.take(10, 5, now)
+        assert taken <= 5 + 10 * now + 1e-6
+
+
+def test_after_a_refusal_later_sends_wait_for_it() -> None:
+    gate = SendGate()
+    gate.refused("c", "m1", 0.0)
+    assert gate.blocks("c", "m2", 1.0) == 4.0
+    assert gate.blocks("other", "m2", 1.0) == 0.0
+    assert gate.blocks("c", "m1", 1.0) == 0.0
+    assert gate.blocks("c", "m2", 5.0) == 0.0
+    gate.accepted("c")
+    assert gate.blocks("c", "m2", 1.0) == 0.0
+
+
+def test_a_gate_forgets_the_oldest_when_it_is_full() -> None:
+    gate = SendGate()
+    for number in range(1001):
+        gate.refused(f"c{number}", "m", 0.0)
+    assert gate.blocks("c0", "n", 0.0) == 0.0
+    assert gate.blocks("c1", "n", 0.0) == 5.0
+
+
+def test_what_is_owed() -> None:
+    owed = Unacknowledged()
+    owed.sent("c", 3, 10.0)
+    owed.sent("c", 5, 12.0)
+    assert owed.overdue(11.0)
+    owed.acknowledged("c", 4, 20.0)
+    assert not owed.overdue(11.0)
+    owed.acknowledged("c", 9, 21.0)
+    assert not owed
+
+
+# Catching up
+
+
+def page(conversation_id: str, seq: int, token: str) -> link_pb2.SyncPage:
+    found = link_pb2.SyncPage(frames=[b"page"], next_page_token=token)
+    found.positions.add(conversation_id=conversation_id, seq=seq)
+    return found
+
+
+def test_a_sync_keeps_its_window() -> None:
+    sync = DeviceSync("d", {"a": 3}, 7, window=2, max_held=10, max_held_bytes=1000)
+    first = sync.next_request()
+    assert first is not None
+    assert (first.page_token, first.history_limit, first.positions[0].seq) == ("", 7, 3)
+    assert sync.next_request() is None, "one at a time"
+    sync.on_page(page("a", 5, "t1"))
+    assert sync.next_request() is not None
+    sync.on_page(page("b", 2, "t2"))
+    assert sync.next_request() is None, "the window is full"
+    sync.on_acknowledged("a", 4)
+    assert sync.next_request() is None
+    sync.on_acknowledged("a", 5)
+    again = sync.next_request()
+    assert again is not None
+    assert (again.page_token, again.positions[0].seq) == ("t2", 5)
+    sync.on_page(page("c", 1, ""))
+    assert sync.complete
+
+
+def test_live_entries_wait_and_those_in_pages_are_not_repeated() -> None:
+    sync = DeviceSync("d", {}, 0, window=2, max_held=10, max_held_bytes=1000)
+    sync.next_request()
+    sync.hold("a", 5, b"5")
+    sync.hold("a", 6, b"6")
+    sync.on_page(page("a", 5, ""))
+    assert [held[1] for held in sync.release()] == [6]
+
+
+@pytest.mark.parametrize(("entries", "size"), [(3, 1), (2, 600)])
+def test_too_many_live_entries_make_another_round(entries: int, size: int) -> None:
+    sync = DeviceSync("d", {}, 0, window=2, max_held=2, max_held_bytes=1000)
+    sync.next_request()
+    for seq in range(1, entries + 1):
+        sync.hold("a", seq, bytes(size))
+    assert sync.held == 0
+    sync.on_page(page("a", 1, ""))
+    assert not sync.complete
+    assert sync.next_request() is not None
+    sync.on_page(link_pb2.SyncPage())
+    assert sync.complete
+
+
+def test_a_page_that_failed_is_asked_for_again() -> None:
+    sync = DeviceSync("d", {}, 0, window=2, max_held=2, max_held_bytes=1000)
+    sync.next_request()
+    sync.on_failed()
+    assert sync.next_request() is not None
+
+
+# What goes to one router
+
+
+def take(queue: LinkQueue) -> link_pb2.LinkRequest:
+    request = queue.take()
+    assert request is not None
+    return request
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans())), st.data())
+def test_online_changes_arrive_whatever_is_batched(changes: list[tuple[int, bool]], data: st.DataObject) -> None:
+    queue, online, router = LinkQueue(10, 10), set[int](), set[int]()
+    for ordinal, _ in changes:
+        opened = ordinal not in online
+        (online.add if opened else online.discard)(ordinal)
+        queue.online(ordinal, opened=opened)
+        if data.draw(st.booleans()):
+            request = queue.take()
+            if request is not None:
+                router |= set(request.batch.opened_user_ordinals)
+                router -= set(request.batch.closed_user_ordinals)
+    request = queue.take()
+    if request is not None:
+        router |= set(request.batch.opened_user_ordinals)
+        router -= set(request.batch.closed_user_ordinals)
+    assert router == online
+
+
+def test_a_barrier_passes_when_what_was_said_before_is_processed() -> None:
+    queue, passed = LinkQueue(10, 10), list[str]()
+    queue.online(1, opened=True)
+    queue.barrier(lambda: passed.append("x"))
+    first = take(queue)
+    queue.on_processed(first.sequence - 1)
+    assert not passed
+    queue.on_processed(first.sequence)
+    assert passed == ["x"]
+    assert queue.take() is None
+
+
+def test_a_barrier_passes_when_the_link_is_lost() -> None:
+    queue, passed = LinkQueue(10, 10), list[str]()
+    queue.barrier(lambda: passed.append("said"))
+    take(queue)
+    queue.barrier(lambda: passed.append("unsaid"))
+    queue.abandon()
+    assert passed == ["said", "unsaid"]
+
+
+def test_marks_are_merged_and_survive_until_processed() -> None:
+    queue = LinkQueue(10, 10)
+    queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=5))
+    queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=3, read_seq=3))
+    (mark,) = take(queue).batch.receipts
+    assert (mark.delivered_seq, mark.read_seq) == (5, 3)
+    queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=6))
+    (kept,) = queue.abandon().values()
+    assert (kept.delivered_seq, kept.read_seq) == (6, 3)
+
+
+def test_processed_marks_are_forgotten_and_marks_are_bounded() -> None:
+    queue = LinkQueue(10, 2)
+    queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=5))
+    queue.on_processed(take(queue).sequence)
+    assert queue.abandon() == {}
+    for number in range(3):
+        queue.mark((number, "c"), Mark(conversation_id="c", delivered_seq=1))
+    assert len(take(queue).batch.receipts) == 2
+
+
+def test_a_bare_acknowledgement_is_said_once() -> None:
+    queue = LinkQueue(10, 10)
+    queue.acted_on(4)
+    request = queue.acknowledgement()
+    assert request is not None
+    assert (request.processed_sequence, request.WhichOneof("body")) == (4, None)
+    assert queue.acknowledgement() is None
+
+
+def test_batches_are_bounded() -> None:
+    queue = LinkQueue(2, 10)
+    for _ in range(5):
+        queue.say(link_pb2.ClientEnvelope())
+    assert [len(take(queue).batch.envelopes) for _ in range(3)] == [2, 2, 1]
+
+
+# Routes: whatever links do, a key's requests are answered once each, and reach the log in order
+
+
+class RoutesMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: dict[str, list[link_pb2.ClientEnvelope]] = {}
+        self.routes = Routes(lambda link, envelope: self.under_way[link].append(envelope), 1000, 1_000_000)
+        self.draining: set[str] = set()
+        self.asked: dict[str, list[int]] = {}
+        self.log: dict[str, list[int]] = {}
+        self.answered: set[int] = set()
+        self.serial = 0
+
+    @property
+    def live(self) -> list[str]:
+        return [link for link in self.under_way if link not in self.draining]
+
+    @rule(key=st.sampled_from("abc"))
+    def ask(self, key: str) -> None:
+        self.serial += 1
+        envelope = link_pb2.ClientEnvelope(user_id=key, request_id=self.serial)
+        self.asked.setdefault(key, []).append(self.serial)
+        self.routes.ask(1, key, envelope, Expects.STORED, 0.0)
+
+    @rule(link=st.sampled_from(["r1", "r2", "r3"]))
+    def gain(self, link: str) -> None:
+        if link not in self.under_way:
+            self.under_way[link] = []
+            self.routes.on_links(self.live)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def drain(self, data: st.DataObject) -> None:
+        self.draining.add(data.draw(st.sampled_from(sorted(self.under_way))))
+        self.routes.on_links(self.live)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), stored=st.integers(0, 3))
+    def lose(self, data: st.DataObject, stored: int) -> None:
+        link = data.draw(st.sampled_from(sorted(self.under_way)))
+        for envelope in self.under_way.pop(link)[:stored]:
+            self._store(envelope)  # it reached the log; its answer is lost with the link
+        self.draining.discard(link)
+        self.routes.on_links(self.live)
+        self.routes.on_lost(link)
+
+    @precondition(lambda self: any(self.under_way.values()))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        link = data.draw(st.sampled_from(sorted(link for link, queue in self.under_way.items() if queue)))
+        envelope = self.under_way[link].pop(0)
+        self._store(envelope)
+        pending = self.routes.on_reply(envelope.envelope_id)
+        assert pending is not None
+        assert envelope.request_id not in self.answered
+        self.answered.add(envelope.request_id)
+
+    @invariant()
+    def the_log_is_a_prefix_of_what_was_asked(self) -> None:
+        for key, log in self.log.items():
+            assert log == self.asked[key][: len(log)]
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        assert len(self.routes) == self.serial - len(self.answered)
+
+    def teardown(self) -> None:
+        """With one router left, everything gets answered."""
+        self.gain("r9")
+        for link in [link for link in self.under_way if link != "r9"]:
+            self.under_way.pop(link)
+            self.draining.discard(link)
+            self.routes.on_links(self.live)
+            self.routes.on_lost(link)
+        while self.under_way["r9"]:
+            envelope = self.under_way["r9"].pop(0)
+            self._store(envelope)
+            self.routes.on_reply(envelope.envelope_id)
+        assert len(self.routes) == 0
+        assert self.log == self.asked
+
+    def _store(self, envelope: link_pb2.ClientEnvelope) -> None:
+        log = self.log.setdefault(envelope.user_id, [])
+        if envelope.request_id not in log:
+            log.append(envelope.request_id)
+
+
+TestRoutes = RoutesMachine.TestCase
+
+
+def test_routes_say_when_they_are_full() -> None:
+    routes = Routes(lambda *_: None, 2, 10_000)
+    for _ in range(2):
+        assert routes.has_room
+        routes.ask(1, "a", link_pb2.ClientEnvelope(), Expects.STORED, 0.0)
+    assert not routes.has_room
+
+
+# Frames
+
+
+@given(st.lists(st.binary(max_size=70_000), max_size=4))
+def test_packed_frames_are_what_rfc_6455_says(payloads: list[bytes]) -> None:
+    data = wire.pack(payloads, 2)
+    found = []
+    while data:
+        assert data[0] == 0x82
+        size, start = data[1], 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            size, start = int.from_bytes(data[2 : 2 + width], "big"), 2 + width
+            assert size >= (126 if width == 2 else 1 << 16)
+        found.append(data[start : start + size])
+        data = data[start + size :]
+    assert found == payloads
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    for encoding, message in ((BinaryEncoding(), data), (JsonEncoding(), data.decode("latin-1"))):
+        try:
+            assert isinstance(encoding.decode(message), ClientFrame)
+        except UndecodableError as error:
+            assert str(error)
+
+
+def test_a_frame_becomes_json_once() -> None:
+    encoding, frame = JsonEncoding(), ServerFrame(request_id=3)
+    first = encoding.encode(frame.SerializeToString())
+    assert first == b'{"request_id":"3"}'
+    assert encoding.encode(frame.SerializeToString()) is first
+    encoding.forget()
+    assert encoding.encode(frame.SerializeToString()) is not first
+
+
+# Leaving
+
+
+@given(st.integers(0, 300), st.floats(0.1, 100))
+def test_appointments_are_spread_evenly(count: int, over: float) -> None:
+    times = appointments(count, over, random.Random(1).random)
+    assert len(times) == count
+    for index, time in enumerate(times):
+        assert index * over / count <= time <= (index + 1) * over / count + 1e-9
+
+
+def test_a_snapshot_is_a_portable_roaring_bitmap() -> None:
+    snapshot = LinkQueue(1, 1).snapshot(BitMap([1, 5]).serialize())
+    assert set(BitMap.deserialize(snapshot.online_snapshot.user_ordinals)) == {1, 5}

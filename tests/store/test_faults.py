@@ -1,0 +1,138 @@
+"""What the store does when its database or its callers go away; and several stores over one database."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from mesh import rpc
+from mesh.errors import TidingsError
+from mesh.registry import MemoryRegistry
+from mesh.telemetry import Telemetry
+from store.model import Draft
+from store.ports import PassingError
+from store.serve import open_database, serve
+from store.settings import StoreSettings
+from tests.servers import free_port
+from tests.store.client import StoreClient, deletion, edit, message, running_store
+from tidings.store.v1 import message_log_pb2 as pb
+
+pytestmark = pytest.mark.postgresql
+
+
+def end_sessions(url: str) -> int:
+    """Kill every other session of the database, as an administrator or a restart would; gives how many."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return len(ended.fetchall())
+
+
+async def test_two_stores_append_to_the_same_conversations(postgres_url: str) -> None:
+    """Gap-free, no deadlock, repeats recognised, with edits and deletions and changes of members in between."""
+    async with running_store(postgres_url) as one, running_store(postgres_url) as other:
+        users = await one.ordinals("alice", "bob")
+        chats = [(await one.group("alice", "bob")).conversation_id for _ in range(5)]
+        plan = random.Random(7)
+
+        def entries(worker: int, batch: int) -> list[pb.NewEntry]:
+            made = []
+            for n in range(plan.randint(1, 30)):
+                chat, user = plan.choice(chats), plan.choice(users)
+                shared = plan.random() < 0.3  # both stores are given these
+                name = f"shared-{batch}-{n}" if shared else f"{worker}-{batch}-{n}"
+                target = plan.randint(1, 20)
+                kinds = (message(chat, user, name), edit(chat, user, name, target), deletion(chat, user, name, target))
+                made.append(plan.choices(kinds, (8, 1, 1))[0])
+            return made
+
+        work = [(store, [entries(worker, batch) for batch in range(15)]) for worker, store in enumerate((one, other, one, other))]
+        members = asyncio.gather(*(one.put("alice", chat, f"guest{n}") for n in range(5) for chat in chats))
+        answers = await asyncio.wait_for(asyncio.gather(*(store.append_batches(batches) for store, batches in work)), 30)
+        await asyncio.wait_for(members, 30)
+        stored: Counter[tuple[str, int]] = Counter()
+        for (_, batches), responses in zip(work, answers, strict=True):
+            for sent, response in zip(batches, responses, strict=True):
+                for entry, result in zip(sent, response.results, strict=True):
+                    stored[entry.conversation_id, result.seq] += bool(result.seq) and not result.duplicate
+        for chat in chats:
+            log = await other.entries(chat)
+            assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
+            assert (await one.conversation(chat)).last_seq == len(log)
+            times = [entry.store_time.ToNanoseconds() for entry in log]
+            assert times == sorted(times)
+            identities = Counter((entry.sender_id, entry.client_msg_id) for entry in log if entry.client_msg_id)
+            assert set(identities.values()) <= {1}
+            assert all(stored[chat, entry.seq] == 1 for entry in log if entry.client_msg_id)
+
+
+async def test_killed_sessions_are_opened_again(postgres_url: str) -> None:
+    async with running_store(postgres_url) as store:
+        alice, bob = await store.ordinals("alice", "bob")
+        chat = await store.direct("alice", "bob")
+        assert await store.say(chat, alice, "1") == [1]
+        await store.advance(pb.MarkAdvance(conversation_id=chat, user_ordinal=bob, delivered_seq=1))
+        assert end_sessions(postgres_url) >= 3
+        assert await store.say(chat, alice, "2") == [2]
+        [marks] = await store.advance(pb.MarkAdvance(conversation_id=chat, user_ordinal=bob, delivered_seq=2))
+        assert marks.delivered_seq == 2
+        assert len(await store.entries(chat)) == 2
+
+
+async def test_sessions_killed_all_the_time_lose_and_repeat_nothing(postgres_url: str) -> None:
+    async with running_store(postgres_url) as store:
+        alice, _ = await store.ordinals("alice", "bob")
+        chat = await store.direct("alice", "bob")
+        batches = [[message(chat, alice, f"{batch}-{n}") for n in range(5)] for batch in range(40)]
+        sending = asyncio.create_task(store.append_batches(batches))
+        while not sending.done():
+            await asyncio.to_thread(end_sessions, postgres_url)
+            await asyncio.wait([sending], timeout=0.1)
+        responses = await sending
+        assert [result.seq for response in responses for result in response.results] == list(range(1, 201))
+        assert len(await store.entries(chat)) == 200
+
+
+async def test_a_caller_that_vanishes_leaves_what_it_sent(postgres_url: str) -> None:
+    async with running_store(postgres_url) as store:
+        alice, _ = await store.ordinals("alice", "bob")
+        chat = await store.direct("alice", "bob")
+        call = store.messages.Append()
+        await call.write(pb.AppendRequest(batch_id=1, entries=[message(chat, alice, "1")]))
+        assert isinstance(await call.read(), pb.AppendResponse)
+        call.cancel()
+        assert await store.say(chat, alice, "2") == [2]
+
+
+async def test_a_stopping_store_answers_what_it_read_and_ends_its_streams(postgres_url: str) -> None:
+    telemetry = Telemetry("store-test")
+    options: dict[str, Any] = {"database": postgres_url, "port": 0, "drain_seconds": 30}
+    async with contextlib.AsyncExitStack() as channels:
+        async with serve(StoreSettings(**options), MemoryRegistry(), telemetry) as instance:
+            store = StoreClient(await channels.enter_async_context(rpc.channel(instance.grpc_address, telemetry)))
+            alice, _ = await store.ordinals("alice", "bob")
+            chat = await store.direct("alice", "bob")
+            call = store.messages.Append()
+            await call.write(pb.AppendRequest(batch_id=1, entries=[message(chat, alice, "1")]))
+            assert isinstance(await call.read(), pb.AppendResponse)
+            began = asyncio.get_running_loop().time()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() == grpc.StatusCode.OK
+        assert asyncio.get_running_loop().time() - began < 10  # it did not wait out the drain
+    telemetry.close()
+
+
+async def test_a_database_that_stays_away_is_unavailable() -> None:
+    options: dict[str, Any] = {"database": f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"}
+    async with open_database(StoreSettings(**options)) as (database, log):
+        with pytest.raises(TidingsError) as caught:
+            await database.read(lambda connection: connection.info)
+        assert caught.value.reason == "UNAVAILABLE"
+        with pytest.raises(PassingError):
+            await log.append([Draft("d" + "a" * 26, 1, "x", 0, b"")])
