@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import grpc
 import uvloop
 from aiohttp import WSMsgType, web
-from tidings.router.v1 import link_pb2
 
 from bench.resources import measure
 from bench.wire import SUBPROTOCOL, WireConnection, client_frame, connect
+from tidings.router.v1 import link_pb2
 
 SECONDS = 3.0
 PAYLOAD_BYTES = 120

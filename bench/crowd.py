@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import aiohttp
 from google.protobuf import json_format
-from tidings.client.v1 import http_pb2
-from tidings.common.v1 import conversation_pb2
 
 from bench import frames
 from bench.ledger import Lane, Ledger
 from bench.user import BenchUser
 from mesh.naming import direct_conversation_id
+from tidings.client.v1 import http_pb2
+from tidings.common.v1 import conversation_pb2
 
 MIXES: dict[str, dict[int, int]] = {  # of 100 messages, so many go to conversations of so many members
     "pairs": {2: 100},

@@ -5,10 +5,9 @@ A message is then three pieces of bytes joined; encoding it anew would take the 
 
 from collections.abc import Iterable
 
+from bench.wire import client_frame, frame_header
 from tidings.client.v1 import frames_pb2
 from tidings.common.v1 import content_pb2, conversation_pb2
-
-from bench.wire import client_frame, frame_header
 
 NUMBER_DIGITS = 12  # a client_msg_id is the message's number in the run, in so many digits
 _REQUEST_ID = b"\x08\x01"  # request_id = 1, for every request that awaits an answer

@@ -1,8 +1,8 @@
 """Where a system stops keeping up: a search over offered rates, as a policy apart from what it measures.
 
-Rates grow by a third until one fails, then the gap between the last good and the first bad one is halved twice. A rate fails when
-its p99 is past the limit or what was stored in its time falls short of what was offered. One bad step is tried again before it
-counts: on a shared machine a hiccup looks like a knee.
+Rates grow by a third until one fails (or, when the first one fails, are halved until one holds); then the gap between the best good
+and the lowest bad one is halved twice. A rate fails when its p99 is past the limit or what was stored in its time falls short of
+what was offered. One bad step is tried again before it counts: on a shared machine a hiccup looks like a knee.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ FIRST_RATE = 1000.0
 GROWTH = 4 / 3
 P99_LIMIT_MS = 50.0
 FOLLOWED = 0.97  # of the offered rate
+LEAST_RATE = 30.0  # a mesh that doesn't hold even this has no knee
 _HALVINGS = 2
 
 
@@ -64,7 +65,9 @@ class KneeSearch:
     def _following(self) -> float | None:
         if not self._bad:
             return round(self._good * GROWTH)
-        if self._halvings == _HALVINGS or not self._good:
+        if not self._good:
+            return round(self._bad / 2) if self._bad / 2 >= LEAST_RATE else None
+        if self._halvings == _HALVINGS:
             return None
         self._halvings += 1
         return round((self._good + self._bad) / 2)

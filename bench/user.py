@@ -7,12 +7,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from tidings.client.v1.frames_pb2 import ServerFrame
-from tidings.common.v1.conversation_pb2 import LogEntry
-
 from bench import frames
 from bench.ledger import Ledger
 from bench.wire import WireConnection, connect
+from tidings.client.v1.frames_pb2 import ServerFrame
+from tidings.common.v1.conversation_pb2 import LogEntry
 
 ACKNOWLEDGE_SECONDS = 0.020  # as tidings_client does
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import aiohttp
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from yarl import URL
 
 from cli.failure import CommandError
 from cli.place import Place
@@ -33,8 +34,8 @@ PASSING = {
 }
 
 
-class UnreachableError(CommandError):
-    """Nobody answered."""
+class UnavailableError(CommandError):
+    """Nobody answered, or nobody could do it now."""
 
 
 class RefusedError(CommandError):
@@ -84,7 +85,7 @@ class Api:
                     raise error.what from error
                 await asyncio.sleep(error.wait)
             except TimeoutError as error:
-                raise UnreachableError(f"{self._url} did not answer in time", "`tidings doctor` looks at every piece") from error
+                raise UnavailableError(f"{self._url} did not answer in time", "`tidings doctor` looks at every piece") from error
 
     async def _once(self, method: str, path: str, answer: type[M], body: Message | None, query: Mapping[str, str]) -> M:
         edge = self._edges[0] if self._edges else await self._connect()
@@ -106,7 +107,7 @@ class Api:
                 text = await response.text()
         except (aiohttp.ClientError, OSError) as error:
             hint = "is the mesh running? `tidings up` starts one, `tidings doctor` looks at every piece"
-            raise _PassingError(UnreachableError(f"nothing answers at {url.partition('/v1/')[0]}", hint)) from error
+            raise _PassingError(UnavailableError(f"nothing answers at {URL(url).origin()}", hint)) from error
         if response.status != 200:
             raise _refusal(response.status, text)
         return json_format.Parse(text, answer(), ignore_unknown_fields=True)
@@ -118,11 +119,11 @@ def _refusal(status: int, text: str) -> Exception:
         error = json_format.Parse(text, error_pb2.Error(), ignore_unknown_fields=True)
     except json_format.ParseError:
         error = error_pb2.Error(message=f"HTTP {status}: {text.strip()[:200]}")
-    failure = RefusedError(error.message or f"HTTP {status}", _hint(status), error.code)
+    said = error.message or f"HTTP {status}"
     if error.code in PASSING or status in (429, 502, 503):
         wait = error.retry_after.ToTimedelta().total_seconds() if error.HasField("retry_after") else RETRY_SECONDS
-        return _PassingError(failure, wait)
-    return failure
+        return _PassingError(UnavailableError(said), wait)
+    return RefusedError(said, _hint(status), error.code)
 
 
 def _hint(status: int) -> str:

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from cli import chat_lines, chat_screen
-from cli.api import UnreachableError, open_api
+from cli.api import UnavailableError, open_api
 from cli.conversation import Conversation
 from cli.options import DEFAULT_DATA, As, Data, Secret, Url, WhereArgument, note
 from cli.place import Place
@@ -42,12 +42,19 @@ async def _chat(place: Place, user: str, word: str, url: str | None, secret: str
 
 
 async def _find(place: Place, user: str, word: str, url: str | None, secret: str | None) -> Where:
-    """The conversation; when nobody can be asked, a name is taken for a user's."""
+    """The conversation; when nobody can be asked, a name means what it meant before, else a user."""
+    base = place.url(url)
     try:
         async with open_api(place, url, user, secret, LOOK_UP_SECONDS) as api:
-            return await find(api, user, word)
-    except UnreachableError as error:
-        if not naming.USER_ID.fullmatch(word) or not place.secrets_file.exists():
-            raise
+            found = await find(api, user, word)
+    except UnavailableError as error:
         note(str(error))
-        return direct(user, word)
+        return _recall(place, user, base, word)
+    if not found.other:
+        place.remember(user, base, word, found.conversation_id)
+    return found
+
+
+def _recall(place: Place, user: str, base: str, word: str) -> Where:
+    known = word if naming.CONVERSATION_ID.fullmatch(word) else place.recall(user, base, word)
+    return Where(known, word) if known else direct(user, word.removeprefix("user:"))

@@ -24,6 +24,7 @@ from tidings_client import (
 HISTORY = 20  # messages shown at the start: what fits on a screen
 MOST_MISSED = 100  # of those that came while away; `tidings history` has the rest
 CATCH_UP_SECONDS = 3.0  # then the conversation opens with what this device knows
+MOST_WATCHED = 50  # members of a group whose coming and going is shown
 EARLY = 1_000  # messages held until the history is shown; the oldest are in the history anyway
 TYPING_SECONDS = 3.0  # how often "is typing" is said again while it is true
 IDLE_SECONDS = 5.0  # without a key after which one has stopped typing
@@ -118,9 +119,14 @@ class Conversation:
             await self._watch()
 
     async def _watch(self) -> None:
+        for presence in await self._client.watch_presence(await self._others()):
+            self._on_event(presence)
+
+    async def _others(self) -> list[str]:
         if self._target.other:
-            for presence in await self._client.watch_presence([self._target.other]):
-                self._on_event(presence)
+            return [self._target.other]
+        conversation = await self._client.conversation(self._talk.conversation_id)
+        return [member.user_id for member in conversation.members if member.user_id != self._talk.me][:MOST_WATCHED]
 
     async def _read_messages(self) -> None:
         async for message in self._client.messages():

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,17 +130,43 @@ class Place:
     def announce(self, running: Running) -> Iterator[None]:
         """Keep run.json while the context is open."""
         _write(self._run_file, asdict(running))
+        _write_text(self.folder / "last_url", running.url)
         try:
             yield
         finally:
             self._run_file.unlink(missing_ok=True)
 
     def url(self, given: str | None) -> str:
-        """The balancer's base URL: the one given, else the running mesh's, else the default."""
+        """The balancer's base URL: the one given, else the running mesh's, else that of the last one, else the default."""
         if given:
             return given.rstrip("/")
         running = self.running()
-        return running.url if running else DEFAULT_URL
+        return running.url if running else self._last_url()
+
+    def _last_url(self) -> str:
+        try:
+            return (self.folder / "last_url").read_text()
+        except OSError:
+            return DEFAULT_URL
+
+    def remember(self, user: str, url: str, name: str, conversation_id: str) -> None:
+        """Keep what a group's name meant, for when nobody can be asked."""
+        known = self._names(user, url)
+        if known.get(name) != conversation_id:
+            _write(self._names_file(user, url), {**known, name: conversation_id})
+
+    def recall(self, user: str, url: str, name: str) -> str:
+        """What a group's name meant when it was last asked; empty when it never was."""
+        return self._names(user, url).get(name, "")
+
+    def _names(self, user: str, url: str) -> dict[str, str]:
+        try:
+            return dict(json.loads(self._names_file(user, url).read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _names_file(self, user: str, url: str) -> Path:
+        return self.clients() / f"{user}@{_mesh(url)}.names.json"
 
     def clients(self) -> Path:
         """The folder of the clients' state, made when missing."""
@@ -161,9 +187,8 @@ class Place:
         names = (
             [purpose, *(f"{purpose}-{number}" for number in range(2, MOST_OPEN + 1))] if device is None else [f"{purpose}.{device}"]
         )
-        mesh = hashlib.blake2b(url.encode(), digest_size=4).hexdigest()
         for name in names:
-            path = self.clients() / f"{user}@{mesh}.{name}.sqlite"
+            path = self.clients() / f"{user}@{_mesh(url)}.{name}.sqlite"
             with path.with_suffix(".lock").open("a") as file:
                 if _locked(file):
                     yield path, device or f"cli-{_machine_id(self.folder)}-{name}"
@@ -184,6 +209,11 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
+def _mesh(url: str) -> str:
+    """Eight characters that stand for a mesh in file names."""
+    return hashlib.blake2b(url.encode(), digest_size=4).hexdigest()
+
+
 def _machine_id(folder: Path) -> str:
     """Eight characters that tell this data folder's devices from those of another, so that they don't replace each other."""
     path = folder / "clients" / "device"
@@ -195,7 +225,7 @@ def _machine_id(folder: Path) -> str:
         return path.read_text()
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
+def _write(path: Path, content: Mapping[str, object]) -> None:
     _write_text(path, json.dumps(content, indent=2) + "\n")
 
 

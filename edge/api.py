@@ -5,10 +5,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from tidings.client.v1 import frames_pb2, http_pb2
-from tidings.common.v1 import conversation_pb2
-from tidings.router.v1 import conversation_pb2 as calls
-from tidings.router.v1 import conversation_pb2_grpc
 
 from edge import bodies, requests
 from edge.door import Door
@@ -17,6 +13,10 @@ from edge.rules import Rules
 from edge.settings import EdgeSettings
 from edge.switchboard import Switchboard
 from mesh import errors, naming, rpc
+from tidings.client.v1 import frames_pb2, http_pb2
+from tidings.common.v1 import conversation_pb2
+from tidings.router.v1 import conversation_pb2 as calls
+from tidings.router.v1 import conversation_pb2_grpc
 
 CALL_SECONDS = 8.0  # a call's deadline; hops further on get less
 BURST_FACTOR = 5  # requests of one user at once, in seconds of their rate

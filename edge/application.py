@@ -5,7 +5,6 @@ from collections.abc import Callable
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
-from tidings.common.v1 import error_pb2
 
 from edge import refusals
 from edge.api import Api
@@ -14,6 +13,7 @@ from edge.longpoll import LongPoll
 from edge.websocket import WebSocketHandler
 from mesh import errors
 from mesh.telemetry import Telemetry, admin_routes
+from tidings.common.v1 import error_pb2
 
 _METHODS = "GET, POST, PATCH, PUT, DELETE"
 _HEADERS = "Authorization, Content-Type"

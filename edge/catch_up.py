@@ -7,13 +7,12 @@ what was written before has left. So a slow client holds at most one page beside
 import math
 from collections import deque
 
-from tidings.router.v1 import link_pb2
-
 from edge.device_sync import DeviceSync
 from edge.ports import Expects
 from edge.rules import MAX_FETCHES, MAX_RESYNC_SECONDS, RETRY_SECONDS, Rules
 from edge.unacknowledged import Unacknowledged
 from mesh import errors
+from tidings.router.v1 import link_pb2
 
 
 class CatchUp:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from edge.metrics import EdgeMetrics
 from edge.population import Population
+from edge.session import Session
 from edge.switchboard import Switchboard
 
 SLICE = 500  # sessions looked at before others get their turn
@@ -21,10 +22,17 @@ async def tick_sessions(population: Population, switchboard: Switchboard, clock:
             now = clock()
             for connection in connections[start : start + SLICE]:
                 if connection.session.deadline <= now:
-                    connection.session.tick(now)
+                    _tick(connection.session, switchboard, now)
             switchboard.flush()
             await asyncio.sleep(0)
         await asyncio.sleep(interval)
+
+
+def _tick(session: Session, switchboard: Switchboard, now: float) -> None:
+    try:
+        session.tick(now)
+    except Exception:
+        switchboard.failed(session)
 
 
 async def resync_sessions(wanted: asyncio.Event, switchboard: Switchboard, clock: Callable[[], float], per_second: float) -> None:

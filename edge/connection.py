@@ -6,9 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tidings.client.v1.frames_pb2 import ClientFrame
-from tidings.common.v1 import error_pb2
-
 from edge.encoding import Encoding, UndecodableError
 from edge.metrics import EdgeMetrics
 from edge.outbox import Fate, Outbox
@@ -17,6 +14,8 @@ from edge.session import Session
 from edge.switchboard import Switchboard
 from mesh import errors
 from mesh.credentials import Identity, TokenVerifier
+from tidings.client.v1.frames_pb2 import ClientFrame
+from tidings.common.v1 import error_pb2
 
 
 class Services:
@@ -103,13 +102,13 @@ class Connection(ABC):
             self._end(self._closing)
 
     def on_message(self, message: bytes | str) -> None:
-        """Something came from the client."""
+        """Something came from the client. A fault of ours ends this session, and no other."""
         try:
-            frame = self.encoding.decode(message)
+            self.on_frame(self.encoding.decode(message))
         except UndecodableError:
-            self.session.on_undecodable()
-        else:
-            self.on_frame(frame)
+            self.session.close(error_pb2.ERROR_CODE_PROTOCOL_ERROR)
+        except Exception:
+            self._services.switchboard.failed(self.session)
         self._services.switchboard.flush()
 
     def on_frame(self, frame: ClientFrame) -> None:

@@ -6,10 +6,9 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tidings.common.v1 import error_pb2
-
 from edge.connection import Connection
 from edge.population import Population
+from tidings.common.v1 import error_pb2
 
 GRACE_SECONDS = 5.0  # how long after its appointment a client may stay
 BURST = 200  # GoAways written before others get their turn

@@ -2,11 +2,13 @@
 for binary clients; for JSON clients each distinct frame is converted once a batch, however many they are."""
 
 import json
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
+from tidings.common.v1.error_pb2 import ErrorCode
 
 M = TypeVar("M", bound=Message)
 TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
@@ -96,7 +98,19 @@ def from_json(text: str | bytes, into: M) -> M:
 
 
 def to_json(message: Message) -> str:
-    """Protobuf's JSON mapping with proto field names, in one line."""
-    return json.dumps(
-        json_format.MessageToDict(message, preserving_proto_field_name=True), separators=(",", ":"), ensure_ascii=False
-    )
+    """Protobuf's JSON mapping with proto field names, in one line; error codes are numbers, as in close frames."""
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    _number_codes(fields)
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def _number_codes(fields: dict[str, Any]) -> None:
+    """Turn the error codes of an Error, of a frame, or of the frames of a poll's answer into their numbers."""
+    code = fields.get("code")
+    if isinstance(code, str) and code.startswith("ERROR_CODE_"):
+        fields["code"] = ErrorCode.Value(code)
+    for name in ("error", "go_away"):
+        if name in fields:
+            _number_codes(fields[name])
+    for frame in fields.get("frames", ()):
+        _number_codes(frame)

@@ -1,8 +1,7 @@
 """How long a session may last: its client must be heard from, and its token must hold. Pure; seconds of one monotonic clock."""
 
-from tidings.common.v1 import error_pb2
-
 from edge.rules import TOKEN_WARNING_SECONDS, Rules
+from tidings.common.v1 import error_pb2
 
 
 class Lifetime:

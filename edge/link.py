@@ -7,10 +7,10 @@ import asyncio
 from typing import Any, Protocol
 
 import grpc
-from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 from edge.link_queue import LinkQueue
 from edge.peers import Peer
+from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
 MAX_MARKS = 100_000  # of all sessions, waiting for one router

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
-from tidings.common.v1.instance_pb2 import Instance
 
 from edge.departures import Departures
 from edge.load_tally import LoadTally, describe
 from edge.peers import Peer
 from edge.population import Population
+from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
+from tidings.common.v1.instance_pb2 import Instance
 
 GATHER_SECONDS = 0.1  # reports come at most this often …
 QUIET_SECONDS = 2.0  # … and at least this often; see balancer.proto

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from tidings.balancer.v1 import balancer_pb2
-
 from edge.connection import Connection
+from tidings.balancer.v1 import balancer_pb2
 
 MAX_CHANGES = 100_000  # past it the stream begins anew with everything, for the balancer doesn't read
 

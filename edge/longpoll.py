@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 
 from aiohttp import web
-from tidings.client.v1 import http_pb2
-from tidings.client.v1.frames_pb2 import ServerFrame
 
 from edge import bodies, refusals
 from edge.connection import Connection, Services
@@ -21,6 +19,8 @@ from edge.encoding import BinaryEncoding
 from edge.population import Population
 from mesh import errors
 from mesh.credentials import Identity
+from tidings.client.v1 import http_pb2
+from tidings.client.v1.frames_pb2 import ServerFrame
 
 ANSWER_BYTES = 1_048_576  # of one answer, roughly
 TURN_BYTES = 1_048_576  # of one turn's body

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterable
 
-from tidings.client.v1.frames_pb2 import ServerFrame
-from tidings.router.v1 import link_pb2
-
 from edge.outbox import CHAT
 from mesh.telemetry import Telemetry
+from tidings.client.v1.frames_pb2 import ServerFrame
+from tidings.router.v1 import link_pb2
 
 _CLASS_NAMES: dict[int, str] = {
     number: name.removeprefix("TRAFFIC_CLASS_").lower() for name, number in link_pb2.TrafficClass.items()

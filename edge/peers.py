@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 import structlog
-from tidings.common.v1.instance_pb2 import Instance
 
 from mesh import rpc
 from mesh.registry import Nodes, Registry
 from mesh.telemetry import Telemetry
+from tidings.common.v1.instance_pb2 import Instance
 
 BACKOFF_BASE_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 2.0

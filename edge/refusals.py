@@ -1,10 +1,10 @@
 """Refusals over HTTP: at the upgrade, in the API, in the long poll. Each is an Error body in JSON with a fitting status."""
 
 from aiohttp import web
-from tidings.common.v1 import error_pb2
 
 from edge.encoding import to_json
 from mesh.errors import TidingsError
+from tidings.common.v1 import error_pb2
 
 _STATUS: dict[int, int] = {
     error_pb2.ERROR_CODE_INVALID_CHAT_ID: 404,

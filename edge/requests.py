@@ -6,13 +6,12 @@ Whether a conversation exists and who is in it is the routers' business: here on
 import functools
 from collections.abc import Iterable
 
+from edge.rules import Rules
+from mesh import errors, naming
 from tidings.client.v1 import frames_pb2
 from tidings.common.v1.content_pb2 import Content
 from tidings.common.v1.conversation_pb2 import Position
 from tidings.router.v1 import link_pb2
-
-from edge.rules import Rules
-from mesh import errors, naming
 
 MAX_POSITIONS = 1_000  # in one frame; see frames.proto
 MAX_SEQ = 2**63 - 1  # what the store can number

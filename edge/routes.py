@@ -7,10 +7,9 @@ meanwhile waits here. Bounded by number and bytes; `has_room` says so before any
 
 from collections.abc import Callable, Iterable
 
-from tidings.router.v1 import link_pb2
-
 from edge.ports import Expects
 from mesh import naming
+from tidings.router.v1 import link_pb2
 
 MAX_IDLE_ROUTES = 100_000  # remembered owners; past it the cache starts anew, for asking again costs only a few hashes
 

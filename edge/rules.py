@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from tidings.client.v1 import frames_pb2
-
 from edge.settings import EdgeSettings
+from tidings.client.v1 import frames_pb2
 
 TOKEN_WARNING_SECONDS = 60.0  # how long before its end a client is told that its token runs out
 MAX_RESYNC_SECONDS = 600.0  # a client that never acknowledges is sent the same entries at most this seldom

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
-from tidings.common.v1.instance_pb2 import Instance
 
 from edge import application, clockwork
 from edge.api import Api
@@ -29,6 +28,7 @@ from mesh.naming import new_instance_id
 from mesh.process import background
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry, watch_loop_lag
+from tidings.common.v1.instance_pb2 import Instance
 
 VERSION = "0.1.0"
 

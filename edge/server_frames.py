@@ -1,12 +1,14 @@
 """The frames an edge itself says; all others come encoded from the routers. Pure; times are Unix seconds."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tidings.client.v1.frames_pb2 import CaughtUp, Heartbeat, ServerFrame
-from tidings.common.v1 import error_pb2
 
 from edge.rules import Rules
 from mesh.errors import TidingsError
+from tidings.client.v1.frames_pb2 import CaughtUp, Heartbeat, ServerFrame
+from tidings.common.v1 import error_pb2
 
+_REQUEST_ID = bytes([ServerFrame.REQUEST_ID_FIELD_NUMBER << 3])
+_ERROR = bytes([ServerFrame.ERROR_FIELD_NUMBER << 3 | 2])
 HEARTBEAT = ServerFrame(heartbeat=Heartbeat()).SerializeToString()
 CAUGHT_UP = ServerFrame(caught_up=CaughtUp()).SerializeToString()
 
@@ -55,6 +57,19 @@ def go_away(reconnect_after: float) -> bytes:
 def error(request_id: int, failure: TidingsError, client_msg_id: str) -> bytes:
     """A request failed."""
     return ServerFrame(request_id=request_id, error=failure.to_frame(client_msg_id)).SerializeToString()
+
+
+def error_code(frame: bytes) -> int:
+    """The code of an encoded error frame, found without decoding others; 0 when it is none.
+
+    Fields are encoded in the order of their numbers, so the arm's tag is the first byte after the request_id.
+    """
+    start = 0
+    if frame[:1] == _REQUEST_ID:
+        start = 2
+        while frame[start - 1] & 0x80:  # a varint goes on while the top bit is set
+            start += 1
+    return ServerFrame.FromString(frame).error.code if frame[start : start + 1] == _ERROR else 0
 
 
 def _set(field: Timestamp, unix_seconds: float) -> None:

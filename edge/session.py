@@ -7,10 +7,6 @@ goes through its two ports at once. It must not know who is in a conversation, n
 import math
 from collections.abc import Callable
 
-from tidings.client.v1 import frames_pb2
-from tidings.common.v1 import error_pb2
-from tidings.router.v1 import link_pb2
-
 from edge import requests, server_frames
 from edge.admission import Admission, FloodingError
 from edge.catch_up import CatchUp
@@ -23,6 +19,9 @@ from edge.states import MOVES, Event, State
 from edge.voice import Voice
 from mesh import errors
 from mesh.credentials import Identity
+from tidings.client.v1 import frames_pb2
+from tidings.common.v1 import error_pb2
+from tidings.router.v1 import link_pb2
 
 _SENDS: dict[str, Callable[[frames_pb2.ClientFrame, str, Rules], link_pb2.ClientEnvelope]] = {
     "send_message": lambda frame, user_id, rules: requests.send(frame.send_message, user_id, rules),
@@ -117,10 +116,6 @@ class Session:
         else:
             raise errors.unknown_request("this frame")
 
-    def on_undecodable(self) -> None:
-        """What came is no frame of the subprotocol in use."""
-        self.close(error_pb2.ERROR_CODE_PROTOCOL_ERROR)
-
     def on_token(self, identity: Identity, request_id: int) -> None:
         """A token from `refresh_token` is valid."""
         if self.state is State.CLOSED:
@@ -160,9 +155,6 @@ class Session:
         self._voice.device_id = hello.device_id
         self._edge.enter(self)
         self._voice.open(hello.device_id)
-
-    def _on_hello(self, frame: frames_pb2.ClientFrame, now: float) -> None:
-        self.close(error_pb2.ERROR_CODE_HELLO_REPEATED)
 
     def _on_heartbeat(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._write(server_frames.heartbeat(frame.request_id))
@@ -393,7 +385,7 @@ class Session:
 
 Handler = Callable[[Session, frames_pb2.ClientFrame, float], None]
 _HANDLERS: dict[str, Handler] = {
-    "hello": Session._on_hello,
+    "hello": lambda session, _frame, _now: session.close(error_pb2.ERROR_CODE_HELLO_REPEATED),
     "refresh_token": Session._on_refresh_token,
     "heartbeat": Session._on_heartbeat,
     "acknowledge": Session._on_acknowledge,

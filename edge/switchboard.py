@@ -6,9 +6,9 @@ It runs on the event loop and never waits. Frames are written to the clients onc
 from collections.abc import Callable
 from typing import Protocol
 
-from tidings.common.v1 import error_pb2
-from tidings.router.v1 import link_pb2
+import structlog
 
+from edge import server_frames
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.link import Link
@@ -19,9 +19,13 @@ from edge.ports import Expects
 from edge.routes import Pending, Routes
 from edge.session import Session
 from mesh import errors
+from tidings.common.v1 import error_pb2
+from tidings.router.v1 import link_pb2
 
 MAX_TOLD = 10_000  # envelopes queued for a link above which typing is dropped: the link is behind, and typing is worth little
 MAX_HOMELESS_MARKS = 100_000  # marks kept while no router is there
+
+_log = structlog.get_logger(__name__)
 
 
 class Flushable(Protocol):
@@ -67,8 +71,13 @@ class Switchboard:
         while self._dirty:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
-                connection.flush()
+                _flush(connection)
         self.json.forget()
+
+    def failed(self, session: Session) -> None:
+        """A fault of ours in this session, being handled: log it and end the session, which resumes elsewhere; no other notices."""
+        _log.exception("session failed", session=session.number, user=session.user_id)
+        session.close(error_pb2.ERROR_CODE_SESSION_FAILED)
 
     # For sessions: see EdgePort
 
@@ -217,9 +226,18 @@ class Switchboard:
         session = self.directory.of_number(pending.session)
         if session is None:
             return
+        try:
+            self._answer(session, reply, pending, now)
+        except Exception:
+            self.failed(session)
+
+    def _answer(self, session: Session, reply: link_pb2.Reply, pending: Pending, now: float) -> None:
         arm = reply.WhichOneof("body")
         if arm == "frame":
-            session.on_reply(pending.expects, reply.frame, now)
+            frame = reply.frame
+            session.on_reply(pending.expects, frame, now)
+            if code := server_frames.error_code(frame):
+                self.refused(code)
         elif arm == "sync_page":
             session.on_sync_page(reply.sync_page, now)
         elif arm == "session_opened":
@@ -232,7 +250,10 @@ class Switchboard:
         for ordinal in delivery.user_ordinals:
             for session in of_user(ordinal):
                 if session.number != left_out and (not only or session.number in only):
-                    session.on_delivery(traffic_class, conversation_id, seq, frame, now)
+                    try:
+                        session.on_delivery(traffic_class, conversation_id, seq, frame, now)
+                    except Exception:
+                        self.failed(session)
                     if traffic_class == CHAT:
                         self._metrics.messages_out += 1
 
@@ -253,3 +274,10 @@ class Switchboard:
             link.wake()
         elif len(self._homeless) < MAX_HOMELESS_MARKS:
             self._homeless[key] = mark  # a later one is higher
+
+
+def _flush(connection: Flushable) -> None:
+    try:
+        connection.flush()
+    except Exception:  # one connection's transport is no other's business; its own reader sees the end
+        _log.exception("a connection could not be written")

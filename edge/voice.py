@@ -1,11 +1,10 @@
 """How a session speaks to the routers: signed with who asks, and kept back until the user's ordinal is known. Pure."""
 
-from tidings.router.v1 import link_pb2
-
 from edge.ports import Expects, MeshPort
 from edge.requests import MAX_POSITIONS
 from edge.rules import MAX_FETCHES, RETRY_SECONDS
 from mesh import errors
+from tidings.router.v1 import link_pb2
 
 Request = tuple[str, link_pb2.ClientEnvelope, Expects]
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from tidings.common.v1 import error_pb2
 
 from edge import wire
 from edge.connection import Connection, Services
@@ -19,6 +18,7 @@ from edge.encoding import Encoding
 from edge.population import Population
 from mesh import errors
 from mesh.credentials import Identity
+from tidings.common.v1 import error_pb2
 
 CLOSE_SECONDS = 5.0  # how long a client may take to read what was written before the close, and to answer it
 WRITE_BYTES = 262_144  # joined into one write at most

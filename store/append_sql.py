@@ -88,11 +88,10 @@ def append(connection: Connection, drafts: Sequence[Draft], now: int) -> list[Ou
 
 def _held(connection: Connection, drafts: Sequence[Draft]) -> Held:
     held = Held()
-    log: list[int]
-    for conversation_id, *log in _LOCK(connection, wanted=[(name,) for name in {draft.conversation_id for draft in drafts}]):
+    for conversation_id, *log in _LOCK.rows(connection, wanted=[(name,) for name in {draft.conversation_id for draft in drafts}]):
         held.logs[conversation_id] = Log(*log)
     rows = [(n, draft.conversation_id, draft.sender, draft.client_msg_id) for n, draft in enumerate(drafts)]
-    for n, member, seq, stored_at in _LOOK(connection, drafts=rows):
+    for n, member, seq, stored_at in _LOOK.rows(connection, drafts=rows):
         draft = drafts[n]
         if member:
             held.members.add((draft.conversation_id, draft.sender))
@@ -106,7 +105,7 @@ def _targets(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str,
     wanted = {(draft.conversation_id, draft.target_seq) for draft in drafts if draft.target_seq}
     if not wanted:
         return {}
-    found = _TARGETS(connection, targets=wanted)
+    found = _TARGETS.rows(connection, targets=wanted)
     return {(name, seq): Target(sender, Kind(kind), bool(erased)) for name, seq, sender, kind, erased in found}
 
 
@@ -116,10 +115,10 @@ def _write(connection: Connection, plan: AppendPlan) -> None:
         connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(map(list, zip(*rows, strict=True))))
     else:
         connection.exec_driver_sql(_INSERT_SQLITE, rows)
-    _MOVE(connection, moved=[(name, log.last_seq, log.last_entry_at) for name, log in plan.moved_logs.items()])
+    _MOVE.rows(connection, moved=[(name, log.last_seq, log.last_entry_at) for name, log in plan.moved_logs.items()])
     if plan.erased:
-        _ERASE_MESSAGES(connection, erased=plan.erased)
-        _ERASE_EDITS(connection, erased=plan.erased)
+        _ERASE_MESSAGES.rows(connection, erased=plan.erased)
+        _ERASE_EDITS.rows(connection, erased=plan.erased)
 
 
 def _row(placed: Placed) -> tuple[object, ...]:

@@ -45,15 +45,15 @@ def advance(connection: Connection, advances: Sequence[Advance]) -> list[Moved]:
     moved = walk(advances, states)
     marks = member_marks(advances, moved)
     if marks:
-        _MOVE(connection, moved=marks)
+        _MOVE.rows(connection, moved=marks)
     cursors = device_cursors(advances, moved, states)
     if cursors:
-        _CURSORS(connection, cursors=cursors)
+        _CURSORS.rows(connection, cursors=cursors)
     return moved
 
 
 def _states(connection: Connection, wanted: Sequence[MemberKey]) -> dict[MemberKey, MemberState]:
     return {
         (name, ordinal): MemberState(last_seq, None if delivered is None else Marks(delivered, read))
-        for name, ordinal, last_seq, delivered, read in _LOOK(connection, wanted=wanted)
+        for name, ordinal, last_seq, delivered, read in _LOOK.rows(connection, wanted=wanted)
     }

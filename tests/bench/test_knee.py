@@ -18,6 +18,11 @@ def search(capacity: float, hiccups: set[int] = frozenset()) -> KneeSearch:  # t
     raise AssertionError("the search doesn't end")
 
 
+@given(st.floats(40, 1_000))
+def test_a_slow_system_has_a_knee_too(capacity: float) -> None:
+    assert capacity / 2 <= search(capacity).knee <= capacity
+
+
 @given(st.floats(1_000, 200_000))
 def test_the_knee_is_found_from_below_and_closely(capacity: float) -> None:
     knee = search(capacity).knee

@@ -8,12 +8,12 @@ import pytest
 from aiohttp import WSMsgType, web
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.client.v1.frames_pb2 import ClientFrame
 
 from bench.frames import MessageMould, text_of
 from bench.wire import SUBPROTOCOL, HandshakeRefusedError, WireConnection, client_frame, connect
 from mesh.naming import direct_conversation_id
 from mesh.telemetry import listen
+from tidings.client.v1.frames_pb2 import ClientFrame
 
 CHAT = direct_conversation_id("a", "b")
 

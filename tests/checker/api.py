@@ -5,11 +5,11 @@ from typing import Any, TypeVar
 import aiohttp
 from google.protobuf import json_format
 from google.protobuf.message import Message as Protobuf
+
+from tests.checker.history import Entry
 from tidings.client.v1 import frames_pb2, http_pb2
 from tidings.common.v1 import conversation_pb2, error_pb2
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
-
-from tests.checker.history import Entry
 
 T = TypeVar("T", bound=Protobuf)
 _TIMEOUT = aiohttp.ClientTimeout(total=8)

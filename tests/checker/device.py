@@ -7,11 +7,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tidings_client import Client, ClientStopped, HistoryGapEvent, Message, Outgoing, ReceiptEvent, RequestFailed, SendFailed
-
 from tests.checker.api import change_name
 from tests.checker.history import CaughtUp, Entry, Failure, Opened, Receipt, Receive, Send
 from tests.checker.recorder import Recorder
+from tidings_client import Client, ClientStopped, HistoryGapEvent, Message, Outgoing, ReceiptEvent, RequestFailed, SendFailed
 
 _CATCH_UP_SECONDS = 60.0
 

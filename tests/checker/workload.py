@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-from tidings_client import direct_conversation_id
 
 from tests.checker.api import Api, RefusedError, entry_of
 from tests.checker.device import Device
 from tests.checker.history import Call, Failure, Membership, Page
 from tests.checker.recorder import Recorder
+from tidings_client import direct_conversation_id
 
 _PAGE = 20  # small, so that a sweep is many pages
 _ATTEMPTS = 40

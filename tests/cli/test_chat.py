@@ -136,6 +136,19 @@ def test_a_group_by_name(mesh: MeshUnderTest, talkers: list[Talker]) -> None:
     hugo.expect("✓ tomorrow?")
 
 
+def test_a_group_is_still_known_by_its_name_when_the_mesh_is_away(mesh: MeshUnderTest, talkers: list[Talker]) -> None:
+    group = mesh.json("group", "create", "--as", "pia", "sailors", "quentin")["conversation_id"]
+    mesh.run_process("chat", "--as", "pia", "sailors", stdin="first\n")
+    mesh.end(signal.SIGTERM)
+    pia = open_chat(mesh, talkers, "pia", "sailors")
+    pia.say("second")
+    mesh.start()
+    pia.expect("✓ second")
+    assert pia.end() == 0
+    said = [one["text"] for one in mesh.json_lines("history", "--as", "quentin", group) if one["kind"] == "message"]
+    assert said == ["first", "second"]
+
+
 def test_what_is_said_while_the_mesh_is_away_goes_out_later(mesh: MeshUnderTest, talkers: list[Talker]) -> None:
     jack = open_chat(mesh, talkers, "jack", "kate")
     jack.expect("* connected")

@@ -43,6 +43,17 @@ def test_run_file_is_there_while_running(tmp_path: Path) -> None:
         assert place.url(None) == RUNNING.url
         assert place.url("http://elsewhere:1/") == "http://elsewhere:1"
     assert place.running() is None
+    assert place.url(None) == RUNNING.url, "what is said now goes to the same mesh later"
+
+
+def test_what_a_name_meant_is_remembered_for_each_user_and_mesh(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert place.recall("bob", "http://a", "team") == ""
+    place.remember("bob", "http://a", "team", "g1")
+    place.remember("bob", "http://a", "crew", "g2")
+    assert place.recall("bob", "http://a", "team") == "g1"
+    assert place.recall("bob", "http://b", "team") == ""
+    assert place.recall("eve", "http://a", "team") == ""
 
 
 def test_a_run_file_of_a_dead_process_is_known_as_such(tmp_path: Path) -> None:

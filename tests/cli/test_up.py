@@ -38,7 +38,8 @@ def test_several_edges_and_routers_and_ctrl_c(fresh: MeshUnderTest) -> None:
     assert fresh.said[-1] == "stopping\n"
 
 
-def test_a_kill_between_two_messages_loses_nothing(fresh: MeshUnderTest) -> None:
+def test_a_kill_between_two_messages_loses_nothing(fresh: MeshUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.api.REFUSED_SECONDS", 0.5)
     fresh.start()
     tail = fresh.open("tail", "--as", "bob", "--count", "3", "--json")
     first = fresh.json("send", "--as", "alice", "bob", "before")

@@ -9,8 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 from pydantic import SecretStr
-from tidings.client.v1.frames_pb2 import ClientFrame, Hello, ServerFrame
-from tidings.common.v1.instance_pb2 import Instance
 
 from edge.serve import serve
 from edge.settings import EdgeSettings
@@ -18,6 +16,8 @@ from mesh.credentials import Identity, TicketIssuer, mint_token
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
 from tests.edge.fake_router import FakeRouter, World
+from tidings.client.v1.frames_pb2 import ClientFrame, Hello, ServerFrame
+from tidings.common.v1.instance_pb2 import Instance
 
 SECRET = "a secret of at least thirty-two bytes"
 WAIT = 10.0  # seconds a test waits for what must come

@@ -15,9 +15,6 @@ from typing import Any
 import aiohttp
 import psutil  # type: ignore[import-untyped]
 from pydantic import SecretStr
-from tidings.client.v1 import frames_pb2
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 from edge.serve import serve
 from edge.settings import EdgeSettings
@@ -25,6 +22,9 @@ from mesh import naming, rpc
 from mesh.credentials import mint_token
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry, settle_memory
+from tidings.client.v1 import frames_pb2
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 SECRET = "a secret of at least thirty-two bytes"
 TEXT = "x" * 120

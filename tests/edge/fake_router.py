@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pyroaring import BitMap
+
+from mesh import errors, naming, rpc
+from mesh.registry import Registry
+from mesh.telemetry import Telemetry
 from tidings.client.v1 import frames_pb2
 from tidings.common.v1 import conversation_pb2
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.router.v1 import conversation_pb2 as calls
 from tidings.router.v1 import conversation_pb2_grpc, link_pb2, link_pb2_grpc
-
-from mesh import errors, naming, rpc
-from mesh.registry import Registry
-from mesh.telemetry import Telemetry
 
 CHAT = link_pb2.TRAFFIC_CLASS_CHAT
 

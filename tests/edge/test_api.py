@@ -4,6 +4,7 @@ from typing import Any
 
 from mesh.naming import direct_conversation_id
 from tests.edge.conftest import Edge, Start, token
+from tidings.common.v1 import error_pb2 as e
 
 CHAT = direct_conversation_id("alice", "bob")
 
@@ -69,12 +70,12 @@ async def test_what_the_api_refuses(start: Start) -> None:
     ]
     for method, path, body, status, reason in cases:
         found, error = await call(edge, method, path, body)
-        assert (found, error["code"]) == (status, f"ERROR_CODE_{reason}"), (method, path)
+        assert (found, error["code"]) == (status, e.ErrorCode.Value(f"ERROR_CODE_{reason}")), (method, path)
         assert error["message"]
     status, error = await call(edge, "GET", chat, user="mallory")
-    assert (status, error["code"]) == (403, "ERROR_CODE_NOT_A_MEMBER")
+    assert (status, error["code"]) == (403, e.ERROR_CODE_NOT_A_MEMBER)
     status, error = await call(edge, "GET", chat, Authorization="Basic x")
-    assert (status, error["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+    assert (status, error["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
 
 
 async def test_too_many_requests(start: Start) -> None:
@@ -82,7 +83,7 @@ async def test_too_many_requests(start: Start) -> None:
     for _ in range(5):
         assert (await call(edge, "GET", "/api/v1/chats"))[0] == 200
     status, error = await call(edge, "GET", "/api/v1/chats")
-    assert (status, error["code"]) == (429, "ERROR_CODE_RATE_LIMITED")
+    assert (status, error["code"]) == (429, e.ERROR_CODE_RATE_LIMITED)
     assert (await call(edge, "GET", "/api/v1/chats", user="bob"))[0] == 200
 
 
@@ -90,7 +91,7 @@ async def test_no_router_is_unavailable(start: Start) -> None:
     edge = await start()
     await edge.router.drain()
     status, error = await call(edge, "GET", "/api/v1/chats")
-    assert (status, error["code"]) == (503, "ERROR_CODE_UNAVAILABLE")
+    assert (status, error["code"]) == (503, e.ERROR_CODE_UNAVAILABLE)
     async with edge.http.get(edge.api + "/readyz") as response:
         assert (response.status, await response.text()) == (503, "no router\n")
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from mesh.naming import direct_conversation_id, new_group_id
+from tests.edge.conftest import WAIT, Client, Edge, Start, token
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1 import error_pb2 as e
 from tidings.common.v1.content_pb2 import Content, Custom, Text
 from tidings.common.v1.conversation_pb2 import Position
-
-from mesh.naming import direct_conversation_id, new_group_id
-from tests.edge.conftest import WAIT, Client, Edge, Start, token
+from tidings.router.v1 import link_pb2
 
 CHAT = direct_conversation_id("alice", "bob")
 TEXT = Content(text=Text(text="hi"))
@@ -122,6 +123,7 @@ async def test_not_a_member_comes_from_the_router(start: Start) -> None:
     await alice.socket.send_bytes(send().SerializeToString())
     error = (await alice.until("error")).error
     assert (error.code, error.client_msg_id) == (e.ERROR_CODE_NOT_A_MEMBER, "m1")
+    await edge.counted("client_errors_total", reason="NOT_A_MEMBER")
 
 
 Break = Callable[[Client], Any]
@@ -249,6 +251,20 @@ async def test_too_many_sends_in_flight(start: Start) -> None:
     assert (error.code, error.client_msg_id) == (e.ERROR_CODE_OVERLOADED, "m3")
 
 
+async def test_a_poisoned_frame_ends_the_session_it_is_for_and_no_other(start: Start) -> None:
+    edge = await start()
+    json_client = await edge.connect("alice", protocols=("tidings.v1.json",))
+    await json_client.socket.send_str(json.dumps({"hello": {"device_id": "web"}}))
+    bob = await edge.online("bob")
+    await json_client.socket.receive(WAIT)
+    poison = link_pb2.Delivery(user_ordinals=[edge.world.ordinal("alice")], traffic_class=2, frame=b"\xff\xff")  # type: ignore[arg-type]
+    batch = link_pb2.RouterBatch(deliveries=[poison])
+    edge.router.links[0].send(link_pb2.LinkResponse(batch=batch))
+    assert await json_client.closed() == e.ERROR_CODE_SESSION_FAILED
+    await bob.send("carol", "still here", "m1")
+    assert (await bob.until("message_stored")).message_stored.client_msg_id == "m1"
+
+
 # The upgrade
 
 
@@ -267,20 +283,20 @@ async def refused(edge: Edge, path: str = "/v1/ws", **headers: str) -> tuple[int
 async def test_who_is_refused_at_the_upgrade(start: Start) -> None:
     edge = await start(capacity=1)
     bearer = {"Authorization": f"Bearer {token('alice')}"}
-    assert (await refused(edge))[1]["code"] == "ERROR_CODE_UNAUTHENTICATED"
+    assert (await refused(edge))[1]["code"] == e.ERROR_CODE_UNAUTHENTICATED
     status, body = await refused(edge, Authorization="Bearer nonsense")
-    assert (status, body["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+    assert (status, body["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     status, body = await refused(edge, Authorization=f"Bearer {token('alice', -60)}")
-    assert (status, body["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+    assert (status, body["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     status, body = await refused(edge, Origin="https://evil.example", **bearer)
-    assert (status, body["code"]) == (403, "ERROR_CODE_ORIGIN_REFUSED")
+    assert (status, body["code"]) == (403, e.ERROR_CODE_ORIGIN_REFUSED)
     status, body = await refused(edge, **bearer, **{"Sec-WebSocket-Protocol": "mqtt"})
-    assert (status, body["code"]) == (400, "ERROR_CODE_UNKNOWN_SUBPROTOCOL")
+    assert (status, body["code"]) == (400, e.ERROR_CODE_UNKNOWN_SUBPROTOCOL)
     status, body = await refused(edge, "/v1/ws?ticket=nonsense")
-    assert (status, body["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+    assert (status, body["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     await edge.online("bob")
     status, body = await refused(edge, **bearer)
-    assert (status, body["code"]) == (503, "ERROR_CODE_NO_CAPACITY")
+    assert (status, body["code"]) == (503, e.ERROR_CODE_NO_CAPACITY)
     for reason in ("UNAUTHENTICATED", "ORIGIN_REFUSED", "UNKNOWN_SUBPROTOCOL", "NO_CAPACITY"):
         await edge.counted("client_errors_total", reason=reason)
 
@@ -291,7 +307,7 @@ async def test_a_ticket_opens_one_connection_once(start: Start) -> None:
     async with edge.http.ws_connect(f"{edge.ws}/v1/ws?ticket={ticket}", protocols=("tidings.v1.proto",)) as socket:
         await Client(socket).open()
     status, body = await refused(edge, f"/v1/ws?ticket={ticket}")
-    assert (status, body["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+    assert (status, body["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     assert "used" in body["message"]
 
 

@@ -1,10 +1,9 @@
 """Two people chat over real WebSockets and a real link."""
 
-from tidings.client.v1.frames_pb2 import Acknowledge, Heartbeat
-from tidings.common.v1.conversation_pb2 import Position
-
 from mesh.naming import direct_conversation_id
 from tests.edge.conftest import Start
+from tidings.client.v1.frames_pb2 import Acknowledge, Heartbeat
+from tidings.common.v1.conversation_pb2 import Position
 
 CHAT = direct_conversation_id("alice", "bob")
 

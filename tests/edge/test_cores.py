@@ -7,18 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pyroaring import BitMap
-from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
-from tidings.router.v1 import link_pb2
 
-from edge import wire
+from edge import server_frames, wire
 from edge.departures import appointments
 from edge.device_sync import DeviceSync
-from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError
+from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, to_json
 from edge.link_queue import LinkQueue, Mark
 from edge.ports import Expects
 from edge.rate import SendGate, TokenBucket
 from edge.routes import Routes
 from edge.unacknowledged import Unacknowledged
+from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
+from tidings.client.v1.http_pb2 import PollResponse
+from tidings.common.v1.error_pb2 import ERROR_CODE_NOT_A_MEMBER, Error
+from tidings.router.v1 import link_pb2
 
 # Rate and order
 
@@ -341,6 +343,20 @@ def test_a_frame_becomes_json_once() -> None:
     assert encoding.encode(frame.SerializeToString()) is first
     encoding.forget()
     assert encoding.encode(frame.SerializeToString()) is not first
+
+
+@given(st.integers(0, 2**64 - 1), st.text(max_size=20))
+def test_errors_are_found_in_encoded_frames(request_id: int, text: str) -> None:
+    error = ServerFrame(request_id=request_id, error=Error(code=ERROR_CODE_NOT_A_MEMBER, message=text))
+    assert server_frames.error_code(error.SerializeToString()) == ERROR_CODE_NOT_A_MEMBER
+    assert server_frames.error_code(server_frames.token_refreshed(request_id, 7.0)) == 0
+    assert server_frames.error_code(b"") == 0
+
+
+def test_codes_are_numbers_in_json() -> None:
+    frame = ServerFrame(error=Error(code=ERROR_CODE_NOT_A_MEMBER))
+    assert to_json(frame) == '{"error":{"code":4003}}'
+    assert to_json(PollResponse(frames=[frame])) == '{"frames":[{"error":{"code":4003}}]}'
 
 
 # Leaving

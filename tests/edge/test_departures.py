@@ -14,13 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.duration_pb2 import Duration
+
+from mesh import rpc
+from tests.edge.conftest import WAIT, Client, Edge, Start, token
 from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1 import error_pb2 as e
 from tidings.common.v1.instance_pb2 import Instance
-
-from mesh import rpc
-from tests.edge.conftest import WAIT, Client, Edge, Start, token
 
 
 class FakeBalancer(balancer_pb2_grpc.BalancerServiceServicer):

@@ -3,14 +3,13 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from mesh.naming import direct_conversation_id, owner
+from tests.edge.conftest import WAIT, Client, Edge, Start
+from tests.edge.fake_router import FakeRouter
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1 import error_pb2 as e
 from tidings.common.v1.conversation_pb2 import Position
 from tidings.router.v1 import link_pb2
-
-from mesh.naming import direct_conversation_id, owner
-from tests.edge.conftest import WAIT, Client, Edge, Start
-from tests.edge.fake_router import FakeRouter
 
 CHAT = direct_conversation_id("alice", "bob")
 

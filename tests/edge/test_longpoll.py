@@ -3,12 +3,11 @@
 import asyncio
 from typing import Any
 
+from mesh.naming import direct_conversation_id
+from tests.edge.conftest import WAIT, Edge, Start, token
 from tidings.client.v1 import frames_pb2 as f
 from tidings.client.v1.http_pb2 import PollRequest, PollResponse
 from tidings.common.v1 import error_pb2 as e
-
-from mesh.naming import direct_conversation_id
-from tests.edge.conftest import WAIT, Edge, Start, token
 
 CHAT = direct_conversation_id("alice", "bob")
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -127,16 +126,16 @@ async def test_json_turns(start: Start) -> None:
 async def test_bad_turns(start: Start) -> None:
     edge = await start()
     async with edge.http.post(edge.api + "/v1/poll", json={}) as response:
-        assert (response.status, (await response.json())["code"]) == (401, "ERROR_CODE_UNAUTHENTICATED")
+        assert (response.status, (await response.json())["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     async with post_json(edge, {"poll_session": "nonsense"}) as response:
         assert response.status == 410
     async with post_json(edge, []) as response:
-        assert (response.status, (await response.json())["code"]) == (400, "ERROR_CODE_PROTOCOL_ERROR")
+        assert (response.status, (await response.json())["code"]) == (400, e.ERROR_CODE_PROTOCOL_ERROR)
     async with post_json(edge, {"send_sequence": 7, "frames": [{"hello": {}}]}) as response:
         assert (await response.json())["field"] == "send_sequence"
     async with post_json(edge, {"poll_session": "x" * 1_100_000}) as response:
-        assert (response.status, (await response.json())["code"]) == (413, "ERROR_CODE_FRAME_TOO_LARGE")
+        assert (response.status, (await response.json())["code"]) == (413, e.ERROR_CODE_FRAME_TOO_LARGE)
     async with post_json(edge, {}, Origin="https://evil.example") as response:
-        assert (response.status, (await response.json())["code"]) == (403, "ERROR_CODE_ORIGIN_REFUSED")
+        assert (response.status, (await response.json())["code"]) == (403, e.ERROR_CODE_ORIGIN_REFUSED)
     async with post_json(edge, {"send_sequence": 1, "frames": [{"heartbeat": {}}]}) as response:
         assert (await response.json())["close_code"] == e.ERROR_CODE_HELLO_EXPECTED

@@ -5,12 +5,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tidings.client.v1 import frames_pb2 as f
-from tidings.common.v1 import error_pb2 as e
-from tidings.common.v1.content_pb2 import Content, Text
-from tidings.common.v1.conversation_pb2 import Position
-from tidings.router.v1 import link_pb2
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.ports import Expects
 from edge.rate import AWAIT_SECONDS
@@ -20,6 +15,11 @@ from edge.settings import EdgeSettings
 from edge.states import State
 from mesh.credentials import Identity
 from mesh.naming import direct_conversation_id
+from tidings.client.v1 import frames_pb2 as f
+from tidings.common.v1 import error_pb2 as e
+from tidings.common.v1.content_pb2 import Content, Text
+from tidings.common.v1.conversation_pb2 import Position
+from tidings.router.v1 import link_pb2
 
 WALL = 1_700_000_000.0
 CHATS = [direct_conversation_id("alice", other) for other in ("bob", "carol")]
@@ -104,15 +104,28 @@ class SessionMachine(RuleBasedStateMachine):
         super().__init__()
         self.client, self.mesh, self.now = Client(), Mesh(), 0.0
         self.session = session(
-            self.client, self.mesh, frames_per_second=2, frames_burst=4, max_sends_in_flight=3, sync_window_pages=1, held_entries=3
+            self.client, self.mesh, frames_per_second=2, frames_burst=8, max_sends_in_flight=3, sync_window_pages=1, held_entries=3
         )
         self.serial = 0
         self.in_flight = 0
         self.live: dict[str, int] = dict(LAST_SEQ)
-        self.stored: dict[str, list[str]] = {chat: [] for chat in CHATS}
         self.refused: dict[str, list[int]] = {chat: [] for chat in CHATS}
         self.refused_at: dict[str, float] = {}
 
+    @initialize(live=st.booleans())
+    def begin(self, live: bool) -> None:
+        """Half of the runs begin with a session that has caught up."""
+        if live:
+            self.hello()
+            self.a_router_answers(drained=True)
+            self.the_links_have_heard()
+            for chat in CHATS:
+                self.a_router_answers(drained=True)
+                positions = [Position(conversation_id=chat, seq=3)]
+                self.session.on_frame(f.ClientFrame(acknowledge=f.Acknowledge(positions=positions)), self.now)
+            assert self.session.state is State.LIVE
+
+    @precondition(lambda self: self.session.state is State.HANDSHAKE or self.now > 20)
     @rule()
     def hello(self) -> None:
         before = self.session.state
@@ -130,6 +143,13 @@ class SessionMachine(RuleBasedStateMachine):
         self.serial += 1
         if self.open:
             self._send(self.serial, chat)
+
+    @precondition(lambda self: self.open)
+    @rule(chat=st.sampled_from(CHATS))
+    def send_while_there_is_no_room(self, chat: str) -> None:
+        self.mesh.has_room = False
+        self.send(chat)
+        self.mesh.has_room = True
 
     @precondition(lambda self: self.open)
     @rule(chat=st.sampled_from(CHATS))
@@ -184,10 +204,6 @@ class SessionMachine(RuleBasedStateMachine):
     def the_outbox_drains(self) -> None:
         self.client.drained = True
         self.session.on_drained(self.now)
-
-    @rule(room=st.booleans())
-    def the_mesh_has_room(self, room: bool) -> None:
-        self.mesh.has_room = room
 
     @rule(seconds=st.floats(0.0, 20.0))
     def time_passes(self, seconds: float) -> None:

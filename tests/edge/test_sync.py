@@ -1,11 +1,10 @@
 """What a device missed comes in pages under a window, live entries after it, and what isn't acknowledged comes again."""
 
+from mesh.naming import direct_conversation_id
+from tests.edge.conftest import Edge, Start
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1.conversation_pb2 import Position
 from tidings.router.v1.link_pb2 import AppendEntry
-
-from mesh.naming import direct_conversation_id
-from tests.edge.conftest import Edge, Start
 
 CHAT = direct_conversation_id("alice", "bob")
 

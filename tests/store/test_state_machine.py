@@ -223,4 +223,4 @@ def _reason(code: ErrorCode.ValueType) -> str:
 
 def test_the_store_is_the_simple_store(fixture: Fixture) -> None:
     short = settings(max_examples=25, stateful_step_count=25, deadline=None, database=None)
-    run_state_machine_as_test(lambda: Machine(fixture), settings=short)  # type: ignore[arg-type]  (a factory will do)
+    run_state_machine_as_test(lambda: Machine(fixture), settings=short)  # type: ignore[arg-type]

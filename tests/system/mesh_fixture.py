@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tidings.common.v1.instance_pb2 import Instance
 
 import balancer.serve
 import edge.serve
@@ -29,6 +28,7 @@ from mesh.telemetry import Telemetry
 from router.settings import RouterSettings
 from store.settings import StoreSettings
 from tests.system.proxy import Proxy, open_proxy
+from tidings.common.v1.instance_pb2 import Instance
 
 Serve = Callable[[], AbstractAsyncContextManager[Instance]]
 _START_SECONDS = 15.0

@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,9 @@ SETTLE_SECONDS = 30.0
 CUT_SECONDS = 0.12  # mean time between two cuts: each connection is cut every few seconds
 DOWN_SECONDS = 0.7
 
+Fault = Callable[[random.Random, asyncio.Event], Coroutine[None, None, None]]
+"""Does harm, by the random source, until it has done enough or the event says so; leaves every service up."""
+
 
 @pytest.fixture
 def seed() -> int:
@@ -38,8 +41,8 @@ async def mesh(tmp_path: Path, seed: int) -> AsyncIterator[Mesh]:
 
 
 async def test_sockets_cut_at_random(mesh: Mesh, tmp_path: Path, seed: int) -> None:
-    async def cut(rng: random.Random) -> None:
-        while True:
+    async def cut(rng: random.Random, enough: asyncio.Event) -> None:
+        while not enough.is_set():
             await asyncio.sleep(rng.expovariate(1 / CUT_SECONDS))
             mesh.proxy.fail_one()
 
@@ -49,7 +52,7 @@ async def test_sockets_cut_at_random(mesh: Mesh, tmp_path: Path, seed: int) -> N
 
 
 async def test_services_restarted_one_after_the_other(mesh: Mesh, tmp_path: Path, seed: int) -> None:
-    async def restart(rng: random.Random) -> None:
+    async def restart(rng: random.Random, enough: asyncio.Event) -> None:
         for name in ("router", "edge", "store"):
             await asyncio.sleep(TALK_SECONDS / 6)
             await mesh.stop(name)
@@ -61,7 +64,7 @@ async def test_services_restarted_one_after_the_other(mesh: Mesh, tmp_path: Path
 
 
 async def test_all_sockets_dropped_at_once(mesh: Mesh, tmp_path: Path, seed: int) -> None:
-    async def drop(rng: random.Random) -> None:
+    async def drop(rng: random.Random, enough: asyncio.Event) -> None:
         for _ in range(3):
             await asyncio.sleep(TALK_SECONDS / 8)
             mesh.proxy.fail_all()
@@ -70,18 +73,16 @@ async def test_all_sockets_dropped_at_once(mesh: Mesh, tmp_path: Path, seed: int
     assert sum(isinstance(one, Receive) for one in history) > 100
 
 
-async def live_through(
-    mesh: Mesh, folder: Path, seed: int, fault: Callable[[random.Random], Awaitable[None]], seconds: float = TALK_SECONDS
-) -> list[Operation]:
+async def live_through(mesh: Mesh, folder: Path, seed: int, fault: Fault, seconds: float = TALK_SECONDS) -> list[Operation]:
     """Talk while `fault` does its worst, settle, read back, judge."""
     recorder, rng = Recorder(seed, mesh.url), random.Random(seed)
     workload = Workload(mesh.url, mesh.token, folder, recorder, rng)
     async with workload.open():
-        failing = asyncio.ensure_future(fault(random.Random(rng.random())))
+        enough = asyncio.Event()
+        failing = asyncio.create_task(fault(random.Random(rng.random()), enough))
         await workload.talk(seconds)
-        if not failing.done():
-            failing.cancel()
-        await asyncio.gather(failing, return_exceptions=True)
+        enough.set()
+        await failing
         mesh.proxy.heal()
         settled = await workload.settle(SETTLE_SECONDS)
         await workload.read_back()

@@ -196,7 +196,7 @@ class Client(Groups):
         if naming.is_conversation_id(to):
             send.conversation_id = to
         else:
-            send.recipient_id = _checked_user(to)
+            send.recipient_id = naming.checked_user_id(to)
         return self._submit(name, self._lane(to), ClientFrame(send_message=send))
 
     async def edit(self, to: str, seq: int, text_or_content: str | Content) -> Message:
@@ -259,7 +259,7 @@ class Client(Groups):
             return to
         if not self.user_id:
             raise NotConnected("who we are isn't known yet: give user_id, or wait for caught_up()")
-        return naming.direct_conversation_id(self.user_id, _checked_user(to))
+        return naming.direct_conversation_id(self.user_id, naming.checked_user_id(to))
 
     def mark_read(self, to: str, seq: int) -> None:
         """The user has read everything up to `seq`. Goes out later when offline."""
@@ -282,11 +282,10 @@ class Client(Groups):
 
     def typing(self, to: str, typing: bool = True) -> None:
         """Say that the user types; call it as they do, it is sent every 3 seconds at most. Forgotten while offline."""
-        conversation_id = self.conversation_id(to)
-        if self.state is ConnectionState.CAUGHT_UP:
-            frame = self._typing.frame(conversation_id, asyncio.get_running_loop().time(), typing=typing)
-            if frame is not None:
-                self._say(frame)
+        conversation_id, now = self.conversation_id(to), asyncio.get_running_loop().time()
+        caught_up = self.state is ConnectionState.CAUGHT_UP
+        if caught_up and (frame := self._typing.frame(conversation_id, now, typing=typing)):
+            self._say(frame)
 
     async def watch_presence(self, user_ids: Iterable[str]) -> list[PresenceEvent]:
         """Watch users from now on, over reconnects too; gives how they are now, or nothing while not connected: then it comes
@@ -295,7 +294,7 @@ class Client(Groups):
         Raises:
             RequestFailed: too many are watched.
         """
-        users = [_checked_user(user_id) for user_id in user_ids]
+        users = [naming.checked_user_id(user_id) for user_id in user_ids]
         self._watched.update(users)
         try:
             answer = await self._ask(ClientFrame(watch_presence=pb.WatchPresence(user_ids=users)))
@@ -399,9 +398,3 @@ class Client(Groups):
             self._exchange.learn(await self._api().get(conversation_id))
         except TidingsClientError as error:  # the next receipt, or the next connection, tells
             _log.debug("the members of %s could not be asked for: %s", conversation_id, error)
-
-
-def _checked_user(user_id: str) -> str:
-    if naming.USER_ID.fullmatch(user_id) is None:
-        raise ValueError(f"{user_id!r} is neither a conversation's id nor a user's: 1-128 characters of [A-Za-z0-9._@+-]")
-    return user_id

@@ -71,7 +71,7 @@ class Feed:
         """The application is done with everything up to this number."""
         if number > self._taken and not self.closed:
             self._taken = number
-            self._state.set_identity("taken", str(number), durable=False)
+            self._state.set_taken(number)
         if self._held:
             self._repace()
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import secrets
+from functools import lru_cache
 
 USER_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -18,11 +19,23 @@ def is_conversation_id(text: str) -> bool:
     return CONVERSATION_ID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=4_096)  # asked for with each message sent
 def direct_conversation_id(one: str, other: str) -> str:
     """The id of the only direct conversation between two users, whichever of them asks."""
     first, second = sorted((one, other))
     digest = hashlib.blake2b(f"{first}\0{second}".encode(), digest_size=16).digest()
     return "d" + base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def checked_user_id(user_id: str) -> str:
+    """The id, if it can be one.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if USER_ID.fullmatch(user_id) is None:
+        raise ValueError(f"{user_id!r} is neither a conversation's id nor a user's: 1-128 characters of [A-Za-z0-9._@+-]")
+    return user_id
 
 
 def new_device_id() -> str:

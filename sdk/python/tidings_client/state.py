@@ -120,6 +120,11 @@ class State:
         with self._transaction(durable=durable):
             self._database.execute(sql.PUT_IDENTITY, (name, value))
 
+    def set_taken(self, arrival: int) -> None:
+        """The application has taken everything up to this arrival; only worth keeping where something outlives the client."""
+        if self._path is not None:
+            self.set_identity("taken", str(arrival), durable=False)
+
     def position(self, conversation_id: str) -> int | None:
         """Up to where a conversation is kept; None when nothing of it is."""
         with self._explained():
@@ -206,7 +211,7 @@ class State:
     def insert_outgoing(self, client_msg_id: str, target: str, frame: ClientFrame) -> int:
         """See `KeepsOutgoing`."""
         with self._transaction(durable=True):
-            self._database.execute(sql.DELETE_OUTGOING, (client_msg_id,))  # one that had failed and is tried again
+            # One that had failed and is tried again is replaced, and gets a new number.
             cursor = self._database.execute(sql.INSERT_OUTGOING, (client_msg_id, target, frame.SerializeToString()))
         return cursor.lastrowid or 0
 

@@ -102,7 +102,7 @@ PUT_READ_MARK = """
 CONFIRM_READ_MARK = "UPDATE conversation SET read_confirmed = 1 WHERE conversation_id = ? AND read_seq = ?"
 UNCONFIRMED_READ_MARKS = "SELECT conversation_id, read_seq FROM conversation WHERE read_confirmed = 0"
 
-INSERT_OUTGOING = "INSERT INTO outgoing (client_msg_id, target, frame) VALUES (?, ?, ?)"
+INSERT_OUTGOING = "INSERT OR REPLACE INTO outgoing (client_msg_id, target, frame) VALUES (?, ?, ?)"
 DELETE_OUTGOING = "DELETE FROM outgoing WHERE client_msg_id = ?"
 FAIL_OUTGOING = "UPDATE outgoing SET error = ? WHERE client_msg_id = ?"
 FORGET_FAILED = """
