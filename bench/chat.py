@@ -1,7 +1,8 @@
 """`tidings bench chat`: how many messages per second the mesh stores and delivers, how late, and at what cost.
 
 Open loop: messages are due at fixed times and latency counts from those. With a rate, one span at that rate. With rate 0, a search
-for the knee, then a span at the knee (for the cost) and one at a quarter of it (for the latency of a mesh that isn't pressed).
+for the knee and for the most that is ever stored per second; then spans at a quarter of the knee (the latency of a mesh that isn't
+pressed), at the knee, and past saturation (the cost when batches are full).
 Afterwards every log is read back and compared with what was answered and delivered.
 """
 
@@ -27,6 +28,7 @@ TRIAL_SECONDS = 4.0  # one step of the search: long enough for queues to show th
 WARM_UP_SECONDS = 2.0
 WARM_UP_RATE = 500.0
 MESSAGE_BYTES = 120
+OVERLOAD = 1.2  # of the most that was stored: queues stay full, so what comes out is what the mesh can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,18 @@ class _Session:
             self._span("given rate", self._options.rate)
             return search
         while search.next_rate is not None:
-            account = self._step(search.next_rate, TRIAL_SECONDS)
-            search.record(Trial(search.next_rate, account["stored_rate"], account["delivered_latency"]["p99"]))
+            search.record(self._trial(search.next_rate))
+        while rate := search.saturation():
+            search.note(self._trial(rate))
         if search.knee:
-            self._span("knee", search.knee)
             self._span("quarter", search.knee / 4)
+            self._span("knee", search.knee)
+        self._span("saturated", search.peak_stored_rate * OVERLOAD)
         return search
+
+    def _trial(self, rate: float) -> Trial:
+        account = self._step(rate, TRIAL_SECONDS)
+        return Trial(rate, account["stored_rate"], account["delivered_latency"]["p99"])
 
     def _span(self, name: str, rate: float) -> None:
         pids = {**self._target.pids, "generator": self._load.pid}

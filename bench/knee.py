@@ -62,6 +62,18 @@ class KneeSearch:
             self._bad, self._retrying = trial.offered_rate, False
         self.next_rate = self._following()
 
+    def saturation(self) -> float:
+        """Offered rates that go up by half, from well above the knee, until the mesh stores less than it is offered; each is to be
+        noted, and the next asked for. Gives 0 when it has come to that."""
+        highest = max(self.trials, key=lambda trial: trial.offered_rate)
+        if highest.stored_rate < FOLLOWED * highest.offered_rate and highest.offered_rate > 1.3 * self.peak_stored_rate:
+            return 0.0
+        return round(1.5 * max(highest.offered_rate, FIRST_RATE))
+
+    def note(self, trial: Trial) -> None:
+        """Take in a step that was not asked for by `next_rate`."""
+        self.trials.append(trial)
+
     def _following(self) -> float | None:
         if not self._bad:
             return round(self._good * GROWTH)

@@ -89,12 +89,22 @@ def _trials(report: Report) -> Table:
 
 def _rates(report: Report) -> Table:
     table = _table(
-        "messages", "", "offered/s", "sent", "stored", "stored/s", "delivered", "delivered/s", "acknowledged", "receipted"
+        "messages",
+        "",
+        "offered/s",
+        "sent",
+        "stored",
+        "stored/s",
+        "delivered",
+        "delivered/s",
+        "acknowledged",
+        "receipted",
+        "refused",
     )
     for one in report.measurements:
         account = one.account
         counts = [f"{account[name]:,}" for name in ("sent", "stored", "stored_rate", "delivered", "delivered_rate")]
-        receipts = [f"{account[name]:,}" for name in ("acknowledged", "receipted")]
+        receipts = [f"{account[name]:,}" for name in ("acknowledged", "receipted", "refused")]
         table.add_row(one.name, f"{account['offered_rate']:,.0f}", *counts, *receipts)
     return table
 
@@ -102,8 +112,9 @@ def _rates(report: Report) -> Table:
 def _latencies(report: Report) -> Table:
     table = _table("milliseconds from the intended send time", "", "until", "p50", "p95", "p99", "p99.9", "max")
     for one in report.measurements:
-        for what in ("stored", "delivered", "receipt"):
-            latency = one.account[f"{what}_latency"]
+        names = {"stored": "stored_latency", "delivered": "delivered_latency", "receipt": "receipt_latency", "(sent)": "lateness"}
+        for what, name in names.items():
+            latency = one.account[name]
             values = [f"{latency[name]:.2f}" for name in ("p50", "p95", "p99", "p999", "max")]
             table.add_row(one.name, what, *values)
     return table
@@ -111,6 +122,7 @@ def _latencies(report: Report) -> Table:
 
 def _costs(report: Report) -> Table:
     table = _table("cost", "", "process", "CPU s per 1,000 messages", "share of a core", "memory")
+    table.caption = "(sent), above, is how late the generator itself was; where its share nears a core, it is what was measured"
     for one in report.measurements:
         for service, cost in one.costs.items():
             table.add_row(

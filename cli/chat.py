@@ -15,7 +15,7 @@ from cli.talk import Talk
 from cli.where import Where, direct, find
 from mesh import naming
 
-LOOK_UP_SECONDS = 4.0  # to ask which group a name means; without an answer the conversation opens too
+LOOK_UP_SECONDS = 1.5  # to ask which group a name means; without an answer the conversation opens too
 
 app = typer.Typer(rich_markup_mode="rich")
 

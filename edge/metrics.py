@@ -34,8 +34,8 @@ class EdgeMetrics:
         self._client_errors = meter.create_counter("client_errors_total", "1", "Named errors and close codes told to clients")
         self._drops = meter.create_counter("outbox_dropped_frames_total", "1", "Frames that full outboxes dropped, by class")
         self._connections = meter.create_up_down_counter("concurrent_websocket_connections", "1", "Connections open now")
-        self._latency = meter.create_histogram(
-            "message_delivery_latency_seconds", "s", "From the store's time to the edge's delivery, one sample a batch"
+        self._latency = telemetry.histogram(
+            "message_delivery_latency_seconds", "From the store's time to the edge's delivery, one sample a batch"
         )
 
     def opened(self) -> None:

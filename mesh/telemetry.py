@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
@@ -47,7 +47,14 @@ class Telemetry:
         self.tracer = self._tracers.get_tracer("tidings")
         self._tracing = bool(traces)
         self._gauges: dict[str, list[Callable[[], float]]] = {}
-        self._rpcs = self.meter.create_histogram("rpc_server_duration_seconds", "s", "Unary calls served, by outcome")
+        self._histograms: dict[str, Histogram] = {}
+        self._rpcs = self.histogram("rpc_server_duration_seconds", "Unary calls served, by outcome")
+
+    def histogram(self, name: str, description: str) -> Histogram:
+        """A histogram of seconds; services in one process share it by its name, which OpenTelemetry would warn of."""
+        if name not in self._histograms:
+            self._histograms[name] = self.meter.create_histogram(name, "s", description)
+        return self._histograms[name]
 
     def gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Publish a number that is read when asked for; several readers of one name, in a process with several services, add up."""

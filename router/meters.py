@@ -15,7 +15,7 @@ class Meters:
         self._messages = meter.create_counter(
             "router_messages_total", "1", "Messages stored (in) and pushes written to edges (out)"
         )
-        self._latency = meter.create_histogram("router_push_latency_seconds", "s", "From stored to pushed, each response's oldest")
+        self._latency = telemetry.histogram("router_push_latency_seconds", "From stored to pushed, each response's oldest")
         self._dropped = meter.create_counter("router_pushes_dropped_total", "1", "Live pushes dropped at a full link")
         self._errors = meter.create_counter("router_errors_total", "1", "Requests refused, by reason")
         self._retries = meter.create_counter("router_store_retries_total", "1", "Calls to a store made again")

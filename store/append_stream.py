@@ -9,14 +9,13 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from tidings.common.v1.error_pb2 import ErrorCode
-from tidings.store.v1 import message_log_pb2 as pb
-
 from mesh import errors
 from mesh.batching import Closed
 from store import checks, codec
 from store.appender import Appender
 from store.model import Draft, Outcome, Refusal
+from tidings.common.v1.error_pb2 import ErrorCode
+from tidings.store.v1 import message_log_pb2 as pb
 
 _AHEAD = 32  # batches of one stream: enough to fill a transaction, few enough that one stream can't fill the appender's queue
 

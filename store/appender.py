@@ -40,7 +40,7 @@ class Appender:
         self._message_log = log
         self._queue: Batcher[_Job] = Batcher(_QUEUE, _QUEUE)
         self._entries = telemetry.meter.create_counter("store_entries_total", description="Entries appended, by outcome")
-        self._seconds = telemetry.meter.create_histogram("store_append_seconds", "s", "One transaction of the appender")
+        self._seconds = telemetry.histogram("store_append_seconds", "One transaction of the appender")
 
     async def submit(self, drafts: Sequence[Draft]) -> "asyncio.Future[list[Outcome]]":
         """Queue a batch, waiting for room; the future is done when the batch is durable.

@@ -2,13 +2,13 @@
 MembershipEvent for events; nothing for deletions and what they erased."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tidings.common.v1 import conversation_pb2 as common
-from tidings.common.v1.content_pb2 import Content
-from tidings.store.v1 import user_pb2
 
 from mesh import errors, naming
 from store.group import Change, ChangeKind
 from store.model import MAX_SEQ, Conversation, Entry, Kind, Member, Retention, RetentionKind, User
+from tidings.common.v1 import conversation_pb2 as common
+from tidings.common.v1.content_pb2 import Content
+from tidings.store.v1 import user_pb2
 
 _MICROSECOND = 1_000  # nanoseconds
 _SECOND = 1_000_000  # microseconds

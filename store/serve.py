@@ -1,16 +1,12 @@
 """The store's parts, built in order and closed in reverse."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from tidings.common.v1.instance_pb2 import Instance
-from tidings.store.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
-from tidings.store.v1.message_log_pb2_grpc import add_MessageLogServiceServicer_to_server
-from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
 from mesh import naming, rpc
 from mesh.process import background
@@ -28,8 +24,17 @@ from store.settings import StoreSettings
 from store.sqlite_database import SqliteDatabase
 from store.sqlite_message_log import SqliteMessageLog
 from store.sweeper import Sweeper
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.store.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from tidings.store.v1.message_log_pb2_grpc import add_MessageLogServiceServicer_to_server
+from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
 _DAY = 24 * 3600 * 1_000_000  # microseconds
+
+
+def clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
 
 
 @asynccontextmanager
@@ -58,11 +63,12 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
                     yield instance
             finally:
                 messages.stop()
+                appender.close()
 
 
 @asynccontextmanager
-async def open_database(settings: StoreSettings) -> AsyncIterator[tuple[Database, MessageLog]]:
-    """The database that the settings name, and the message log in it.
+async def open_database(settings: StoreSettings, now: Callable[[], int] = clock) -> AsyncIterator[tuple[Database, MessageLog]]:
+    """The database that the settings name, and the message log in it, which takes its entries' times from `now`.
 
     Raises:
         ValueError: neither sqlite:///FILE nor postgresql://….
@@ -70,18 +76,13 @@ async def open_database(settings: StoreSettings) -> AsyncIterator[tuple[Database
     url = _parse(settings.database)
     if url.drivername == "sqlite":
         async with SqliteDatabase.open(Path(str(url.database))) as sqlite:
-            yield sqlite, SqliteMessageLog(sqlite, clock)
+            yield sqlite, SqliteMessageLog(sqlite, now)
     else:
         async with (
             PostgresDatabase.open(url, settings.connections) as postgres,
-            PostgresMessageLog.open(postgres, url, clock) as log,
+            PostgresMessageLog.open(postgres, url, now) as log,
         ):
             yield postgres, log
-
-
-def clock() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1_000
 
 
 def _parse(text: str) -> URL:

@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-from tidings.store.v1 import conversation_pb2 as pb
-from tidings.store.v1 import conversation_pb2_grpc
 
 from mesh import errors, naming
 from store import checks, codec, conversations, groups
@@ -15,6 +13,8 @@ from store.conversations import ListingPlace
 from store.groups import Changed, NewGroup
 from store.model import Retention, Role
 from store.ports import Database
+from tidings.store.v1 import conversation_pb2 as pb
+from tidings.store.v1 import conversation_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 R = TypeVar("R", pb.CreateGroupResponse, pb.UpdateConversationResponse, pb.PutMemberResponse, pb.RemoveMemberResponse)

@@ -5,10 +5,6 @@ from functools import partial
 from typing import Any
 
 import grpc
-from tidings.common.v1 import conversation_pb2 as common
-from tidings.common.v1.error_pb2 import ErrorCode
-from tidings.store.v1 import message_log_pb2 as pb
-from tidings.store.v1 import message_log_pb2_grpc
 
 from mesh import errors
 from store import checks, codec, dispatch, entries
@@ -18,6 +14,10 @@ from store.model import MAX_SEQ, Advance, Moved
 from store.ports import Database, MessageLog
 from store.sync import Question, Run, SyncPage, Token
 from store.sync_sql import sync_devices
+from tidings.common.v1 import conversation_pb2 as common
+from tidings.common.v1.error_pb2 import ErrorCode
+from tidings.store.v1 import message_log_pb2 as pb
+from tidings.store.v1 import message_log_pb2_grpc
 
 _MILLISECOND = 1_000  # microseconds
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 import grpc
-from tidings.store.v1 import user_pb2 as pb
-from tidings.store.v1 import user_pb2_grpc
 
 from store import checks, codec, users
 from store.ports import Database
+from tidings.store.v1 import user_pb2 as pb
+from tidings.store.v1 import user_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -40,6 +40,15 @@ def test_a_system_that_can_do_nothing_has_no_knee() -> None:
     assert search(10.0).knee == 0
 
 
+def test_saturation_goes_on_until_the_system_falls_behind() -> None:
+    found, offered = search(3_000), []
+    while rate := found.saturation():
+        offered.append(rate)
+        found.note(Trial(rate, min(rate, 9_000), 500.0))
+    assert found.peak_stored_rate == 9_000
+    assert 9_000 * 1.3 < offered[-1] < 9_000 * 2.25
+
+
 def test_falling_behind_is_failing_even_when_it_is_quick() -> None:
     assert not Trial(1000, 900, 1.0).held
 

@@ -7,10 +7,10 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
-from tidings_client import ConnectionState, Status
 
 from cli.chat_screen import Screen, block, formatted, run
 from cli.talk import Line, Talk
+from tidings_client import ConnectionState, Status
 
 
 class Recorded:

@@ -4,12 +4,12 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+
+from cli.lines import plain, role, to_json, to_line, to_text, utc
 from tidings.common.v1 import conversation_pb2
 from tidings.common.v1.content_pb2 import Content, Custom, Text
 from tidings.common.v1.conversation_pb2 import Deletion, Edit, LogEntry, MembershipEvent
 from tidings_client.model import message_of
-
-from cli.lines import plain, role, to_json, to_line, to_text, utc
 
 CHAT = "g" + "a" * 26
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.common.v1.content_pb2 import Content, Text
-from tidings_client import ConnectionState, Kind, Message, PresenceEvent, Status
 
 from cli.talk import Line, Talk
+from tidings.common.v1.content_pb2 import Content, Text
+from tidings_client import ConnectionState, Kind, Message, PresenceEvent, Status
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 CHAT = "d" + "a" * 26

@@ -1,12 +1,12 @@
 """What a word on the command line names."""
 
 import pytest
-from tidings.common.v1 import conversation_pb2
-from tidings.common.v1.conversation_pb2 import Conversation, Member
 
 from cli.failure import CommandError
 from cli.where import direct, pick
 from mesh import naming
+from tidings.common.v1 import conversation_pb2
+from tidings.common.v1.conversation_pb2 import Conversation, Member
 
 TEAM, OTHER_TEAM = naming.new_group_id(), naming.new_group_id()
 

@@ -188,6 +188,17 @@ async def test_a_member_gets_nothing_from_before_or_after_their_time(store: Stor
     assert shape((await store.sync(device(dave)))[0]) == []
 
 
+async def test_who_comes_back_begins_anew(store: StoreClient) -> None:
+    alice, bob = await store.ordinals("alice", "bob")
+    group = (await store.group("alice", "bob")).conversation_id
+    await ack(store, group, bob, 1)
+    await store.remove("bob", group, "bob")
+    await store.put("alice", group, "bob")  # entry 3
+    await store.say(group, alice, *"456")
+    [page] = await store.sync(device(bob, history_limit=2))
+    assert shape(page) == [(group, [5, 6], True)]
+
+
 async def test_no_history_wanted_says_that_there_is_some(store: StoreClient) -> None:
     alice, bob = await store.ordinals("alice", "bob")
     chat = await store.direct("alice", "bob")
