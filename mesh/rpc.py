@@ -26,7 +26,7 @@ _SIZE = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send
 _SERVER_OPTIONS = [
     *_SIZE,
     ("grpc.so_reuseport", 0),  # two processes on one port by mistake is an error, not a coin toss
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -134,9 +134,13 @@ class AppendResult(_message.Message):
     membership_version: _builtins.int
     """The conversation's membership version in the same transaction: a caller with another one has a stale cache."""
     duplicate: _builtins.bool
-    """It had been stored before under the same client_msg_id; seq and time are the original's."""
+    """It had been stored before under the same client_msg_id; seq and time are the original's. False after a fault of the database
+    that left open whether an attempt was stored, so that it is fanned out, at worst twice.
+    """
     refusal: _error_pb2.ErrorCode.ValueType
-    """Why it was refused: INVALID_CHAT_ID, NOT_A_MEMBER, MESSAGE_NOT_FOUND or NOT_YOUR_MESSAGE; unset when stored."""
+    """Why it was refused: INVALID_CHAT_ID, NOT_A_MEMBER, MESSAGE_NOT_FOUND (also: editing a deleted message), NOT_YOUR_MESSAGE,
+    INVALID_FIELD, or INTERNAL when the database can't hold it; unset when stored. Deleting again is stored, and harmless.
+    """
     @_builtins.property
     def store_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
