@@ -15,8 +15,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from balancer.address import network
 from balancer.policies.node import Node
+from mesh.addresses import network
 
 ASSIGNMENT_SECONDS = 30.0  # a ticket's life: what has not arrived by then never will
 SILENCE_SECONDS = 6.0  # an edge reports at least every 2 s; one that missed three is stuck, though its stream still stands

@@ -14,11 +14,11 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from balancer.address import client_address, network
 from balancer.door import Admission, Door
 from balancer.rate_limit import RateLimit
 from balancer.settings import BalancerSettings
 from mesh import errors
+from mesh.addresses import caller, network
 from mesh.credentials import TokenVerifier
 from mesh.telemetry import Telemetry
 from tidings.client.v1.http_pb2 import ConnectRequest, ConnectResponse, UnauthorizedResponse
@@ -88,8 +88,7 @@ class PublicFace:
         return web.Response(status=204)
 
     def _ip(self, request: web.Request) -> str:
-        forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", ()))
-        return client_address(request.remote or "", forwarded_for, self._settings.trust_forwarded_for)
+        return caller(request, self._settings.trust_forwarded_for)
 
     def _response(self, admission: Admission) -> ConnectResponse:
         settings, answer = self._settings, ConnectResponse(ticket=admission.ticket.text)

@@ -21,7 +21,6 @@ class BalancerSettings(CredentialSettings):
     origins: list[str] = Field([], description='browser origins that may ask, for example ["https://chat.example"]; ["*"]: any')
     connections_per_ip: int = Field(0, ge=0, description="most connections from one address (IPv6: one /64); 0 is no cap")
     connections_per_user: int = Field(50, ge=0, description="most connections of one user; 0 is no cap")
-    trust_forwarded_for: int = Field(0, ge=0, le=16, description="proxies in front whose X-Forwarded-For entries are believed")
     # A company or a mobile carrier may stand behind one address, so this holds back floods, not people.
     connects_per_second: float = Field(100.0, ge=0, description="lasting rate of /v1/connect from one address; 0 is no limit")
     connect_burst: int = Field(1000, ge=1, description="requests that one address may make at once, above the lasting rate")

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from edge import refusals
 from edge.encoding import BinaryEncoding, Encoding, JsonEncoding
 from mesh import errors
+from mesh.addresses import caller
 from mesh.credentials import Identity, TicketVerifier, TokenVerifier
 
 _BEARER = "bearer "
@@ -20,6 +21,7 @@ class Door:
     Args:
         origins: origins of web pages that may connect; "*" allows all. A page of the host it calls always may.
         refuse: gives the refusal in force for newcomers (draining, full), or None.
+        proxies: how many proxies in front are believed about whom they were called by.
     """
 
     def __init__(
@@ -29,12 +31,14 @@ class Door:
         tickets: TicketVerifier | None,
         json: JsonEncoding,
         refuse: Callable[[], errors.TidingsError | None],
+        proxies: int,
     ) -> None:
         self._origins = frozenset(origins)
         self._tokens = tokens
         self._tickets = tickets
         self._encodings: dict[str, Encoding] = {BinaryEncoding.name: BinaryEncoding(), JsonEncoding.name: json}
         self._refuse = refuse
+        self._proxies = proxies
 
     @property
     def subprotocols(self) -> list[str]:
@@ -47,6 +51,10 @@ class Door:
         if origin is None or "*" in self._origins or origin in self._origins:
             return True
         return urlsplit(origin).netloc == request.headers.get(hdrs.HOST)
+
+    def address(self, request: web.BaseRequest) -> str:
+        """The client's address, as far as proxies in front are believed."""
+        return caller(request, self._proxies)
 
     def check_newcomer(self, request: web.BaseRequest) -> None:
         """Refuse a page of another origin, and anyone while there is no room.

@@ -83,7 +83,14 @@ class _Edge:
         settings, switchboard = self._settings, self.switchboard
         bound = (settings.outbox_bytes, settings.outbox_frames)
         services = Services(self._rules, switchboard, self._tokens, self.metrics, bound, time.monotonic)
-        door = Door(settings.allowed_origins, self._tokens, self._tickets(), switchboard.json, self.population.refusal)
+        door = Door(
+            settings.allowed_origins,
+            self._tokens,
+            self._tickets(),
+            switchboard.json,
+            self.population.refusal,
+            settings.trust_forwarded_for,
+        )
         websocket = WebSocketHandler(services, door, self.population, settings.max_frame_bytes)
         long_poll = LongPoll(services, door, self.population, settings.poll_seconds, settings.body_seconds)
         api = Api(settings, self._rules, door, switchboard)

@@ -62,9 +62,9 @@ class WebSocketConnection(Connection):
     __slots__ = ("_draining", "_ended", "_request", "_socket")
 
     def __init__(
-        self, services: Services, identity: Identity, encoding: Encoding, socket: ClientSocket, request: web.BaseRequest
+        self, services: Services, identity: Identity, ip: str, encoding: Encoding, socket: ClientSocket, request: web.BaseRequest
     ) -> None:
-        super().__init__(services, identity, encoding, request.remote or "")
+        super().__init__(services, identity, encoding, ip)
         self._socket = socket
         self._request = request
         self._draining = False
@@ -119,7 +119,7 @@ class WebSocketHandler:
         identity, ticket_id = await self._door.identify(request)
         socket = self._socket(encoding)
         await socket.prepare(request)
-        connection = WebSocketConnection(self._services, identity, encoding, socket, request)
+        connection = WebSocketConnection(self._services, identity, self._door.address(request), encoding, socket, request)
         self._population.enter(connection, ticket_id)
         self._services.metrics.opened()
         try:

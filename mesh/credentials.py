@@ -34,6 +34,7 @@ class CredentialSettings(ServiceSettings):
     token_issuer: str = Field("tidings", description="the `iss` a token must have")
     token_audience: str = Field("tidings", description="the `aud` a token must have")
     ticket_secret: SecretStr = Field(SecretStr(""), description="key of the tickets between balancers and edges, at least 32 bytes")
+    trust_forwarded_for: int = Field(0, ge=0, le=16, description="proxies in front whose X-Forwarded-For entries are believed")
 
     @model_validator(mode="after")
     def _check_secrets(self) -> "CredentialSettings":

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.address import client_address, network
 from balancer.door import Caps, Door
 from balancer.fleet import ASSIGNMENT_SECONDS, Connection, Fleet, Profile
 from balancer.policies.node import Node
@@ -16,6 +15,7 @@ from balancer.policies.two_choices import two_choices
 from balancer.rate_limit import RateLimit
 from balancer.rebalance import ROUND_SECONDS, Rebalance, excess, within
 from mesh import errors
+from mesh.addresses import client_address, network
 from mesh.credentials import Identity, TicketIssuer
 from tidings.common.v1 import error_pb2
 

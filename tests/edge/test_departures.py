@@ -79,6 +79,15 @@ async def test_a_balancer_hears_who_is_here(start: Start) -> None:
         await balancer.saw(lambda loads: [one.user_id for load in loads for one in load.closed] == ["bob"])
 
 
+async def test_behind_a_proxy_the_balancer_hears_the_clients_own_address(start: Start) -> None:
+    edge = await start(trust_forwarded_for=1)
+    url, headers = f"{edge.ws}/v1/ws?ticket={edge.ticket('bob')}", {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}
+    async with edge.http.ws_connect(url, protocols=("tidings.v1.proto",), headers=headers) as socket:
+        await Client(socket).open()
+        async with FakeBalancer.beside(edge) as balancer:
+            assert [(one.user_id, one.ip) for one in balancer.requests[0].hello.connections] == [("bob", "192.0.2.7")]
+
+
 async def test_drain_sends_everyone_away_and_takes_nobody(start: Start) -> None:
     edge = await start()
     clients = [await edge.online(f"u{number}") for number in range(4)]

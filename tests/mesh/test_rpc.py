@@ -232,12 +232,14 @@ async def test_an_idle_stream_outlives_its_keepalive(telemetry: Telemetry, monke
     tenth = {"grpc.http2.min_ping_interval_without_data_ms": 500, "grpc.keepalive_time_ms": 1_000}
     for name in ("_SERVER_OPTIONS", "_CHANNEL_OPTIONS"):
         monkeypatch.setattr(rpc, name, [(option, tenth.get(option, value)) for option, value in getattr(rpc, name)])
-    async with rpc.serve("127.0.0.1:0", {}, telemetry, reflect=False, drain_seconds=0) as port:
-        async with rpc.channel(f"127.0.0.1:{port}", telemetry) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-            ended = asyncio.ensure_future(watch.read())
-            done, _ = await asyncio.wait({ended}, timeout=5)
-            assert not done
-            watch.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+    async with (
+        rpc.serve("127.0.0.1:0", {}, telemetry, reflect=False, drain_seconds=0) as port,
+        rpc.channel(f"127.0.0.1:{port}", telemetry) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        ended = asyncio.ensure_future(watch.read())
+        done, _ = await asyncio.wait({ended}, timeout=5)
+        assert not done
+        watch.cancel()
+        await asyncio.gather(ended, return_exceptions=True)

@@ -2,7 +2,14 @@
 
 import ipaddress
 
+from aiohttp import web
+
 IPV6_SUBSCRIBER_BITS = 64  # one subscriber commands a whole /64, so a cap per single IPv6 address would cap nobody
+
+
+def caller(request: web.BaseRequest, proxies: int) -> str:
+    """As `client_address`, from a request."""
+    return client_address(request.remote or "", ",".join(request.headers.getall("X-Forwarded-For", ())), proxies)
 
 
 def client_address(peer: str, forwarded_for: str, proxies: int) -> str:
