@@ -44,7 +44,6 @@ class ChatOptions:
         token_secret: what that mesh's tokens are signed with.
         database: postgresql://…, for the fleet to use (empty: a private cluster); with a url, where to count rows.
         mode: "process" (one process, SQLite) or "fleet" (a process per service, PostgreSQL, etcd).
-        loop: event loop of the one process: "uvloop" or "asyncio".
         message_bytes: text of each message.
         baselines: whether to measure the bare parts too.
     """
@@ -57,7 +56,6 @@ class ChatOptions:
     token_secret: str = ""
     database: str = ""
     mode: str = "process"
-    loop: str = "uvloop"
     message_bytes: int = MESSAGE_BYTES
     baselines: bool = True
 
@@ -154,7 +152,7 @@ def _target(options: ChatOptions) -> Iterator[Target]:
     if options.url:
         yield Target(options.url, options.token_secret, options.database, settings={"mode": "url", "url": options.url})
         return
-    with one_process(options.loop) if options.mode == "process" else fleet(options.database) as target:
+    with one_process() if options.mode == "process" else fleet(options.database) as target:
         yield target
 
 

@@ -29,6 +29,10 @@ STOP_SECONDS = 15.0
 TOKEN_SECONDS = 6 * 3600.0
 UNLIMITED = 100_000
 """Frames per second of a session, connects per second: a bench measures what a mesh can take, not what it grants one client."""
+_UNLIMITED_CLIENTS = {
+    f"TIDINGS_{name}": str(UNLIMITED)
+    for name in ("EDGE_FRAMES_PER_SECOND", "EDGE_FRAMES_BURST", "BALANCER_CONNECTS_PER_SECOND", "BALANCER_CONNECT_BURST")
+}
 SERVICES = ("store", "router", "edge", "balancer")
 
 
@@ -56,27 +60,33 @@ class Target:
 
 
 @contextmanager
-def one_process(loop: str = "uvloop") -> Iterator[Target]:
-    """All four services in one process on SQLite.
-
-    Args:
-        loop: "uvloop" or "asyncio".
-    """
-    folder, keys = Path(tempfile.mkdtemp(prefix="tidings-bench-")), _secrets()
-    database = f"sqlite:///{folder / 'tidings.sqlite'}"
-    command = [sys.executable, "-m", "bench.together", "--database", database, "--loop", loop]
-    environment = os.environ | {f"TIDINGS_BENCH_{name.upper()}": value for name, value in keys.items()}
+def one_process() -> Iterator[Target]:
+    """All four services in one process on SQLite: `tidings up` itself."""
+    folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
+    command = [sys.executable, "-m", "cli", "up", "--data", str(folder), "--port", "0", "--edge-port", "0"]
     try:
-        with _child(command, environment, stdout=subprocess.PIPE) as process:
-            line = process.stdout.readline() if process.stdout else b""
-            if not line:
-                raise RuntimeError("the mesh ended before it served: its log is above")
-            settings = {"mode": "process", "loop": loop, "database": "SQLite, WAL"}
-            target = Target(json.loads(line)["url"], keys["token_secret"], database, {"mesh": process.pid}, settings)
+        with _child(command, os.environ | _UNLIMITED_CLIENTS, stdout=subprocess.DEVNULL) as process:
+            running = _await_run_file(folder / "run.json", process)
+            token_secret = json.loads((folder / "secrets.json").read_text())["token_secret"]
+            settings = {"mode": "process", "database": "SQLite, WAL, synchronous FULL"}
+            database = f"sqlite:///{folder / 'tidings.sqlite'}"
+            target = Target(running["url"], token_secret, database, {"mesh": process.pid}, settings)
             _await_ticket(target)
             yield target
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
+    until = time.monotonic() + START_SECONDS
+    while not path.exists():
+        if process.poll() is not None:
+            raise RuntimeError("the mesh ended before it served: its log is above")
+        if time.monotonic() > until:
+            raise TimeoutError(f"the mesh did not serve in {START_SECONDS:.0f} s")
+        time.sleep(0.05)
+    running: dict[str, str] = json.loads(path.read_text())
+    return running
 
 
 @contextmanager
@@ -94,7 +104,7 @@ def fleet(database: str = "") -> Iterator[Target]:
         registry, keys, port = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets(), free_port()
         for service in SERVICES:
             command = [sys.executable, "-m", service, "--registry", registry, "--log-level", "warning", *_flags(service, port)]
-            process = stack.enter_context(_child(command, os.environ | _environment(service, database, keys)))
+            process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | _environment(service, database, keys)))
             pids[service] = process.pid
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         target = Target(f"http://127.0.0.1:{port}", keys["token_secret"], database, pids, settings)
@@ -106,8 +116,8 @@ def _flags(service: str, port: int) -> list[str]:
     given = {
         "store": {"port": free_port()},
         "router": {"port": free_port()},
-        "edge": {"port": free_port(), "frames-per-second": UNLIMITED, "frames-burst": UNLIMITED},
-        "balancer": {"port": port, "grpc-port": free_port(), "connects-per-second": UNLIMITED, "connect-burst": UNLIMITED},
+        "edge": {"port": free_port()},
+        "balancer": {"port": port, "grpc-port": free_port()},
     }
     return [part for name, value in given[service].items() for part in (f"--{name}", str(value))]
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from bench.chat import ChatOptions, run
+from bench.remote import GeneratorFailedError
 from bench.report import Report, print_report
 from cli.failure import CommandError
 from cli.options import DEFAULT_DATA, Data, Secret, Url, say
@@ -28,13 +29,6 @@ class Mode(StrEnum):
 
     PROCESS = "process"
     FLEET = "fleet"
-
-
-class Loop(StrEnum):
-    """The event loop of the one process."""
-
-    ASYNCIO = "asyncio"
-    UVLOOP = "uvloop"
 
 
 class Mix(StrEnum):
@@ -61,7 +55,6 @@ def chat(
     mode: Annotated[
         Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
     ] = Mode.PROCESS,
-    loop: Annotated[Loop, typer.Option("--loop", help="The one process' event loop.")] = Loop.UVLOOP,
     message_bytes: Annotated[int, typer.Option("--bytes", help="Text of each message.", min=1)] = 120,
     store: Annotated[str, typer.Option("--store", help="postgresql://… for the fleet; else a private server.", metavar="URL")] = "",
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the bare parts beside it.")] = True,
@@ -83,7 +76,6 @@ def chat(
             token_secret=Place(data).token_secret(secret) if url else "",
             database=store,
             mode=mode,
-            loop=loop,
             message_bytes=message_bytes,
             baselines=baselines,
         )
@@ -96,8 +88,8 @@ def chat(
 def _run(options: ChatOptions) -> Report:
     try:
         return run(options)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+    except (ValueError, GeneratorFailedError, TimeoutError, OSError) as error:
+        raise CommandError(f"the bench could not run: {error}") from error
 
 
 def _write(report: Report, file: Path | None) -> None:

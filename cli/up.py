@@ -23,7 +23,6 @@ from mesh.telemetry import configure_logging
 
 ANSWER_SECONDS = 15.0  # for the first edge to report to the balancer, on a busy machine
 POLL_SECONDS = 0.05
-LOOP_FACTORY = None  # of the one-process mesh: None is asyncio's own loop, uvloop.new_event_loop the other; see docs/performance.md
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -95,7 +94,7 @@ def up(
         )
         asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
-        with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner, _explained():
+        with asyncio.Runner() as runner, _explained():
             runner.run(_run(place, plan))
 
 

@@ -15,6 +15,8 @@ from tidings.router.v1 import link_pb2, link_pb2_grpc
 MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
 MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
+# Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
+MARKS_SECONDS = 0.02
 ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
 
 
@@ -55,10 +57,18 @@ class Link:
         self._port = port
         self._wake = asyncio.Event()
         self._acknowledge_due: asyncio.TimerHandle | None = None
+        self._marks_due: asyncio.TimerHandle | None = None
+        self._marks_went = 0.0
 
     def wake(self) -> None:
         """Something was queued."""
         self._wake.set()
+
+    def wake_for_marks(self) -> None:
+        """Marks were queued: the first go at once, those that follow it closely go together."""
+        if self._marks_due is None:
+            loop = asyncio.get_running_loop()
+            self._marks_due = loop.call_at(self._marks_went + MARKS_SECONDS, self._send_marks)
 
     async def run(self) -> None:
         """Hold the stream until it ends.
@@ -80,8 +90,9 @@ class Link:
             await self._read(call)
         finally:
             call.cancel()
-            if self._acknowledge_due is not None:
-                self._acknowledge_due.cancel()
+            for due in (self._acknowledge_due, self._marks_due):
+                if due is not None:
+                    due.cancel()
             if writer is not None:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
@@ -125,6 +136,11 @@ class Link:
                 request = self.queue.take() or self.queue.acknowledgement()
             if request is not None:
                 await call.write(request)
+
+    def _send_marks(self) -> None:
+        self._marks_due, self._marks_went = None, asyncio.get_running_loop().time()
+        self.queue.release_marks()
+        self._wake.set()
 
     def _acknowledge_soon(self) -> None:
         if self._acknowledge_due is None:

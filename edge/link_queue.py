@@ -34,6 +34,7 @@ class LinkQueue:
         self._online: dict[int, bool] = {}
         self._closed_sessions: list[int] = []
         self._marks: dict[MarkKey, Mark] = {}
+        self._marks_due = False
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []
         self._barriers: deque[tuple[int, list[Callable[[], None]]]] = deque()
@@ -72,13 +73,18 @@ class LinkQueue:
         if len(self._marks) > self._max_marks:
             del self._marks[next(iter(self._marks))]
 
+    def release_marks(self) -> None:
+        """Let the marks that wait go with the next request."""
+        self._marks_due = True
+
     def barrier(self, passed: Callable[[], None]) -> None:
         """Call `passed` once the router has acted on all that was said before."""
         self._new_barriers.append(passed)
 
     def take(self) -> link_pb2.LinkRequest | None:
         """All that queued up, as the next request; None when there is nothing to say."""
-        if not (self._envelopes or self._online or self._marks or self._closed_sessions or self._new_barriers):
+        marks = self._take_marks() if self._marks_due else {}
+        if not (self._envelopes or self._online or marks or self._closed_sessions or self._new_barriers):
             return None
         request = link_pb2.LinkRequest(sequence=self._next(), processed_sequence=self._acted_on)
         self._told = self._acted_on
@@ -89,8 +95,9 @@ class LinkQueue:
         self._online.clear()
         self._closed_sessions.clear()
         batch.envelopes.extend(self._take_envelopes())
-        if self._marks:
-            batch.receipts.extend(self._take_marks().values())
+        if marks:
+            batch.receipts.extend(marks.values())
+            self._kept.append((self._sequence, marks))
         if self._new_barriers:
             self._barriers.append((self._sequence, self._new_barriers))
             self._new_barriers = []
@@ -142,11 +149,9 @@ class LinkQueue:
 
     def _take_marks(self) -> dict[MarkKey, Mark]:
         if len(self._marks) <= self._max_batch:
-            taken, self._marks = self._marks, {}
-        else:
-            taken = {key: self._marks.pop(key) for key in list(self._marks)[: self._max_batch]}
-        self._kept.append((self._sequence, taken))
-        return taken
+            taken, self._marks, self._marks_due = self._marks, {}, False
+            return taken
+        return {key: self._marks.pop(key) for key in list(self._marks)[: self._max_batch]}
 
 
 def _merge(marks: dict[MarkKey, Mark], key: MarkKey, mark: Mark) -> None:

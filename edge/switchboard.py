@@ -271,7 +271,7 @@ class Switchboard:
         if owner is not None:
             link = self.links[owner]
             link.queue.mark(key, mark)
-            link.wake()
+            link.wake_for_marks()
         elif len(self._homeless) < MAX_HOMELESS_MARKS:
             self._homeless[key] = mark  # a later one is higher
 

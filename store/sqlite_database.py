@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic
 
@@ -44,10 +44,15 @@ class _Piece(Generic[T]):
         self._error: Exception | None = None
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def run(self, connection: Connection) -> None:
-        """Write, or leave no trace."""
+    @property
+    def broke(self) -> bool:
+        """Whether `run` met a fault."""
+        return self._error is not None
+
+    def run(self, connection: Connection, *, alone: bool) -> None:
+        """Write. One that isn't alone in its transaction leaves no trace when it breaks."""
         try:
-            with connection.begin_nested():
+            with nullcontext() if alone else connection.begin_nested():
                 self._result = self._work(connection)
         except Exception as error:
             self._error = error
@@ -119,9 +124,11 @@ class SqliteDatabase:
     async def _write_group(self, pieces: Sequence[_Piece[Any]]) -> None:
         with self._writer.connect() as connection:
             transaction = connection.begin()
+            alone = len(pieces) == 1
             for piece in pieces:
-                piece.run(connection)
-            await asyncio.get_running_loop().run_in_executor(self._commit_thread, transaction.commit)
+                piece.run(connection, alone=alone)
+            end = transaction.rollback if alone and pieces[0].broke else transaction.commit
+            await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
         for piece in pieces:
             piece.committed()
 

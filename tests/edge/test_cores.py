@@ -176,6 +176,8 @@ def test_marks_are_merged_and_survive_until_processed() -> None:
     queue = LinkQueue(10, 10)
     queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=5))
     queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=3, read_seq=3))
+    assert queue.take() is None, "marks wait to be released"
+    queue.release_marks()
     (mark,) = take(queue).batch.receipts
     assert (mark.delivered_seq, mark.read_seq) == (5, 3)
     queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=6))
@@ -186,10 +188,12 @@ def test_marks_are_merged_and_survive_until_processed() -> None:
 def test_processed_marks_are_forgotten_and_marks_are_bounded() -> None:
     queue = LinkQueue(10, 2)
     queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=5))
+    queue.release_marks()
     queue.on_processed(take(queue).sequence)
     assert queue.abandon() == {}
     for number in range(3):
         queue.mark((number, "c"), Mark(conversation_id="c", delivered_seq=1))
+    queue.release_marks()
     assert len(take(queue).batch.receipts) == 2
 
 
