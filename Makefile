@@ -9,12 +9,12 @@ SOURCES := $(SERVICES) sdk/python tests scripts
 .PHONY: help up test setup setup-dev servers gen gen-check gen-typescript gen-go gen-java contracts lint format types imports unit wheel bench errors-page clean
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 36
 
 up: setup  ## set up and run the mesh in one process; stop it with Ctrl-C
 	@exec $(BIN)/tidings up $(ARGS)
 
-test: setup-dev servers lint types imports contracts gen-check unit wheel  ## set up and run every check and test
+test: servers setup-dev lint types imports contracts gen-check unit wheel  ## set up and run every check and test
 
 setup: $(VENV)/.run
 setup-dev: $(VENV)/.dev
@@ -72,4 +72,4 @@ errors-page: setup-dev  ## write docs/errors.md from the contract
 	$(BIN)/python scripts/errors_page.py
 
 clean:  ## remove what the targets made, but not the data
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

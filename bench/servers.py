@@ -42,11 +42,11 @@ class PostgresServer:
         """A database's URL."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Create an empty database; gives its URL."""
+    def new_database(self, options: str = "") -> str:
+        """Create an empty database, with options of CREATE DATABASE; gives its URL."""
         name = f"tidings_{next(self._numbers)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} {options}".encode())
         return self.url(name)
 
 

@@ -77,6 +77,7 @@ def up(
     log_level: LogLevel = "warning",
 ) -> None:
     """Start a whole mesh and keep it running until Ctrl-C."""
+    urls, level = (_store(store, data), _registry(registry)), _level(log_level)
     place = Place(data)
     place.prepare()
     with place.lock():
@@ -87,10 +88,10 @@ def up(
             advertise=advertise,
             port=ports(host, port, 1, "--port")[0],
             edge_ports=ports(host, edge_port, edges, "--edge-port"),
-            store=_store(store, data),
-            registry=_registry(registry),
+            store=urls[0],
+            registry=urls[1],
             routers=routers,
-            log_level=_level(log_level),
+            log_level=level,
         )
         asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
@@ -196,7 +197,8 @@ def _running(plan: Plan) -> Running:
 
 def _welcome(plan: Plan) -> None:
     chat = f"  {_command()} chat{_where(plan)} --as"
-    say(f"Tidings is up at {plan.url}, its data in {plan.data}. Ctrl-C stops it.")
+    where = plan.data if plan.store.startswith("sqlite:") else "PostgreSQL"
+    say(f"Tidings is up at {plan.url}, its data in {where}. Ctrl-C stops it.")
     say(f"It is for development: {_shape(plan)}, a development secret ({plan.data}/secrets.json), plain ws:// without TLS.")
     say("Next, in another terminal:")
     say(f"{chat} alice bob")

@@ -69,7 +69,7 @@ class LinkQueue:
 
     def mark(self, key: MarkKey, mark: Mark) -> None:
         """Queue a mark, or move the one that waits."""
-        _merge(self._marks, key, mark)
+        merge(self._marks, key, mark)
         if len(self._marks) > self._max_marks:
             del self._marks[next(iter(self._marks))]
 
@@ -127,7 +127,7 @@ class LinkQueue:
         marks: dict[MarkKey, Mark] = {}
         for kept in [*(kept for _, kept in self._kept), self._marks]:
             for key, mark in kept.items():
-                _merge(marks, key, mark)
+                merge(marks, key, mark)
         barriers = [passed for _, group in self._barriers for passed in group] + self._new_barriers
         self._kept.clear()
         self._barriers.clear()
@@ -154,7 +154,8 @@ class LinkQueue:
         return {key: self._marks.pop(key) for key in list(self._marks)[: self._max_batch]}
 
 
-def _merge(marks: dict[MarkKey, Mark], key: MarkKey, mark: Mark) -> None:
+def merge(marks: dict[MarkKey, Mark], key: MarkKey, mark: Mark) -> None:
+    """Add a mark, or move the one that is there: neither of its seqs goes back."""
     old = marks.setdefault(key, mark)
     old.delivered_seq = max(old.delivered_seq, mark.delivered_seq)
     old.read_seq = max(old.read_seq, mark.read_seq)

@@ -12,7 +12,7 @@ from edge import server_frames
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.link import Link
-from edge.link_queue import Mark, MarkKey
+from edge.link_queue import Mark, MarkKey, merge
 from edge.metrics import EdgeMetrics
 from edge.outbox import CHAT
 from edge.ports import Expects
@@ -272,8 +272,8 @@ class Switchboard:
             link = self.links[owner]
             link.queue.mark(key, mark)
             link.wake_for_marks()
-        elif len(self._homeless) < MAX_HOMELESS_MARKS:
-            self._homeless[key] = mark  # a later one is higher
+        elif key in self._homeless or len(self._homeless) < MAX_HOMELESS_MARKS:
+            merge(self._homeless, key, mark)
 
 
 def _flush(connection: Flushable) -> None:

@@ -33,7 +33,7 @@ class PostgresDatabase:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=_POOL_SECONDS,
-            connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS},
+            connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
         )
         try:
             yield cls(engine)

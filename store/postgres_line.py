@@ -57,6 +57,11 @@ class PostgresLine:
     async def _connected(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._conninfo, autocommit=True, prepare_threshold=0, options=SESSION_OPTIONS, connect_timeout=CONNECT_SECONDS
+                self._conninfo,
+                autocommit=True,
+                prepare_threshold=0,
+                options=SESSION_OPTIONS,
+                connect_timeout=CONNECT_SECONDS,
+                client_encoding="utf8",
             )
         return self._connection

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from mesh.batching import Batcher, Closed
-from store.ports import T
+from store.ports import PassingError, T
 from store.retrying import retrying
 
 _READERS = 2  # reading is mostly Python's work on the rows, which more threads don't make faster
@@ -127,6 +127,8 @@ class SqliteDatabase:
             alone = len(pieces) == 1
             for piece in pieces:
                 piece.run(connection, alone=alone)
+                if not alone:
+                    _check_open(connection)
             end = transaction.rollback if alone and pieces[0].broke else transaction.commit
             await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
         for piece in pieces:
@@ -137,6 +139,17 @@ class SqliteDatabase:
         self._read_threads.shutdown()
         self._writer.dispose()
         self._reader.dispose()
+
+
+def _check_open(connection: Connection) -> None:
+    """Make sure that a piece's fault has not undone those before it: a full disk, for one, makes SQLite end the whole transaction.
+
+    Raises:
+        PassingError: nothing of the group is written.
+    """
+    driver = connection.connection.driver_connection
+    if driver is None or not driver.in_transaction:
+        raise PassingError("SQLite gave up the transaction of a whole group")
 
 
 def _read(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -63,12 +63,15 @@ def test_tail_goes_on_where_it_ended(mesh: MeshUnderTest) -> None:
 
 def test_tail_prints_what_comes_while_it_waits(mesh: MeshUnderTest) -> None:
     tail = mesh.open("tail", "--as", "ivy")
-    mesh.run("send", "--as", "jon", "ivy", "live")
-    assert tail.stdout is not None
-    assert tail.stdout.readline().endswith("jon: live\n")
-    tail.send_signal(signal.SIGINT)
-    assert tail.wait(10) == 130
-    tail.communicate()
+    try:
+        mesh.run("send", "--as", "jon", "ivy", "live")
+        assert tail.stdout is not None
+        assert tail.stdout.readline().endswith("jon: live\n")
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(10) == 130
+    finally:
+        tail.kill()
+        tail.communicate()
 
 
 def test_a_group_from_its_making_to_its_end(mesh: MeshUnderTest) -> None:

@@ -18,8 +18,8 @@ from store.model import Draft
 from store.ports import PassingError
 from store.serve import open_database, serve
 from store.settings import StoreSettings
-from tests.servers import free_port
-from tests.store.client import StoreClient, deletion, edit, message, running_store
+from tests.servers import PostgresServer, free_port, postgres_server  # noqa: F401  (a fixture)
+from tests.store.client import StoreClient, deletion, edit, message, running_store, texts
 from tidings.store.v1 import message_log_pb2 as pb
 
 pytestmark = pytest.mark.postgresql
@@ -32,6 +32,18 @@ def end_sessions(url: str) -> int:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         return len(ended.fetchall())
+
+
+async def test_a_database_without_an_encoding(postgres_server: PostgresServer) -> None:  # noqa: F811
+    """What initdb makes where no locale is set; the driver then gives bytes for text unless it is told what they are."""
+    url = postgres_server.new_database("TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    async with running_store(url) as store:
+        chat = await store.direct("alice", "bob")
+        alice, bob = await store.ordinals("alice", "bob")
+        assert await store.say(chat, alice, "zażółć gęślą jaźń") == [1]
+        assert texts(await store.entries(chat, bob)) == ["zażółć gęślą jaźń"]
+        advance = pb.MarkAdvance(conversation_id=chat, user_ordinal=bob, device_id="phone", delivered_seq=1)
+        assert [marks.delivered_seq for marks in await store.advance(advance)] == [1]
 
 
 async def test_two_stores_append_to_the_same_conversations(postgres_url: str) -> None:
