@@ -32,23 +32,19 @@ def latency(reports: Reports, path: Path) -> None:
 
 
 def cost(reports: Reports, path: Path) -> None:
-    """CPU microseconds a message, by process, at the knee."""
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.7 * len(reports)), layout="constrained")
-    services = sorted({service for report in reports.values() for service in _costs(report)})
-    left = dict.fromkeys(reports, 0.0)
+    """CPU microseconds a message, by process, for each measured span."""
+    spans = {f"{name}: {span['name']}": span["costs"] for name, report in reports.items() for span in report["measurements"]}
+    services = sorted({service for costs in spans.values() for service in costs})
+    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.4 * len(spans)), layout="constrained")
+    left = dict.fromkeys(spans, 0.0)
     for service in services:
-        widths = [_costs(report).get(service, 0.0) for report in reports.values()]
-        axes.barh(list(reports), widths, left=list(left.values()), label=service)
-        left = {name: left[name] + width for name, width in zip(reports, widths, strict=True)}
-    axes.set(xlabel="CPU microseconds a message, at the knee")
-    axes.legend(ncols=len(services), loc="upper center", bbox_to_anchor=(0.5, 1.35), frameon=False)
+        widths = [costs[service]["cpu_seconds_per_1000"] * 1000 if service in costs else 0.0 for costs in spans.values()]
+        axes.barh(list(spans), widths, left=list(left.values()), label=service)
+        left = {name: left[name] + width for name, width in zip(spans, widths, strict=True)}
+    axes.invert_yaxis()
+    axes.set(xlabel="CPU microseconds a message")
+    axes.legend(loc="lower right")
     _save(figure, path)
-
-
-def _costs(report: dict[str, Any]) -> dict[str, float]:
-    """Microseconds by process, in the first measurement: the knee's."""
-    first = report["measurements"][0]["costs"] if report["measurements"] else {}
-    return {service: cost["cpu_seconds_per_1000"] * 1000 for service, cost in first.items()}
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -8,6 +8,7 @@ from edge.rules import FLOOD_FACTOR, RETRY_SECONDS, Rules
 from mesh import errors
 
 _COST = {"acknowledge": 0.2}  # tokens; who is sent much must be able to say so. Every other frame costs one
+_POSITION_COST = 0.02  # tokens for each position of a frame: each is a row for the store
 
 
 class FloodingError(Exception):
@@ -27,16 +28,17 @@ class Admission:
         self._limited = False
         self.in_flight = 0
 
-    def on_frame(self, arm: str, now: float) -> None:
-        """A frame of this kind came in; what follows is about this one.
+    def on_frame(self, arm: str, now: float, positions: int = 0) -> None:
+        """A frame of this kind came in, with so many positions; what follows is about this one.
 
         Raises:
             FloodingError: close the session.
         """
         rules = self._rules
-        self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now, _COST.get(arm, 1.0))
+        cost = min(_COST.get(arm, 1.0) + _POSITION_COST * positions, rules.frames_burst)
+        self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now, cost)
         if self._limited:
-            self._count_excess(now)
+            self._count_excess(now, max(1.0, cost))
 
     def check_rate(self) -> None:
         """Refuse the frame when it came too fast.
@@ -80,9 +82,9 @@ class Admission:
             return errors.overloaded(RETRY_SECONDS, f"this session has {self.in_flight} sends not yet answered, and")
         return None if has_room else errors.overloaded(RETRY_SECONDS)
 
-    def _count_excess(self, now: float) -> None:
+    def _count_excess(self, now: float, cost: float) -> None:
         burst = self._rules.frames_burst * FLOOD_FACTOR
         if self._flood is None:
             self._flood = TokenBucket(burst, now)
-        if not self._flood.take(self._rules.frames_per_second, burst, now):
+        if not self._flood.take(self._rules.frames_per_second, burst, now, cost):
             raise FloodingError

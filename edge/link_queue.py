@@ -10,6 +10,8 @@ from collections.abc import Callable
 from tidings.router.v1 import link_pb2
 
 PROTOCOL_VERSION = 1
+BATCH_BYTES = 8 * 1024 * 1024  # of a batch's envelopes, roughly: half of gRPC's limit, past which the whole link would be lost
+FEW = 32  # envelopes that stay below that whatever they carry, so that they need not be measured
 
 Mark = link_pb2.ReceiptDelta
 MarkKey = tuple[int, str]
@@ -141,11 +143,15 @@ class LinkQueue:
         return self._sequence
 
     def _take_envelopes(self) -> list[link_pb2.ClientEnvelope]:
-        if len(self._envelopes) <= self._max_batch:
-            taken = list(self._envelopes)
-            self._envelopes.clear()
-            return taken
-        return [self._envelopes.popleft() for _ in range(self._max_batch)]
+        count = min(len(self._envelopes), self._max_batch)
+        if count <= FEW:
+            return [self._envelopes.popleft() for _ in range(count)]
+        taken: list[link_pb2.ClientEnvelope] = []
+        size = 0
+        while len(taken) < count and size < BATCH_BYTES:
+            size += self._envelopes[0].ByteSize()
+            taken.append(self._envelopes.popleft())
+        return taken
 
     def _take_marks(self) -> dict[MarkKey, Mark]:
         if len(self._marks) <= self._max_batch:

@@ -42,7 +42,7 @@ class Pending:
         self.envelope = envelope
         self.expects = expects
         self.asked_at = asked_at
-        self.size = len(envelope.user_id) + 128 + _content_size(envelope)
+        self.size = 128 + envelope.ByteSize()
 
 
 class Routes:
@@ -154,7 +154,3 @@ class Routes:
         route.under_way = len(waiting)
         for pending in waiting:
             self._send(route.link, pending.envelope)
-
-
-def _content_size(envelope: link_pb2.ClientEnvelope) -> int:
-    return envelope.append_entry.content.ByteSize() if envelope.HasField("append_entry") else 0

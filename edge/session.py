@@ -14,7 +14,7 @@ from edge.device_sync import DeviceSync
 from edge.lifetime import Lifetime
 from edge.outbox import CHAT
 from edge.ports import ClientPort, EdgePort, Expects
-from edge.rules import RETRY_SECONDS, Rules
+from edge.rules import MAX_FETCHES, RETRY_SECONDS, Rules
 from edge.states import MOVES, Event, State
 from edge.voice import Voice
 from mesh import errors
@@ -44,6 +44,7 @@ class Session:
         "_voice",
         "_wall",
         "_watched",
+        "_watches_asked",
         "deadline",
         "number",
         "stalled",
@@ -69,6 +70,7 @@ class Session:
         self._catch_up = CatchUp(rules)
         self._caught_up = False
         self._watched: set[str] | None = None
+        self._watches_asked = 0  # and not yet answered
 
     @property
     def user_id(self) -> str:
@@ -99,7 +101,7 @@ class Session:
         self._lifetime.heard = now
         arm = frame.WhichOneof("body") or ""
         try:
-            self._admission.on_frame(arm, now)
+            self._admission.on_frame(arm, now, len(frame.acknowledge.positions) if arm == "acknowledge" else 0)
             self._act(frame, arm, now)
         except errors.TidingsError as error:
             self._refuse(error, frame.request_id, getattr(frame, arm).client_msg_id[:64] if arm in _SENDS else "")
@@ -182,16 +184,23 @@ class Session:
 
     def _on_watch_presence(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._admission.check_rate()
+        if len(frame.watch_presence.user_ids) > self._rules.max_watched:
+            raise errors.too_many_watched(self._rules.max_watched)  # however often it names the same one
         new = requests.watched(frame.watch_presence.user_ids, "watch_presence.user_ids")
         together = (self._watched or set()).union(new)
         if len(together) > self._rules.max_watched:
             raise errors.too_many_watched(self._rules.max_watched)
+        if self._watches_asked >= MAX_FETCHES:
+            raise errors.overloaded(RETRY_SECONDS, f"this session waits for {MAX_FETCHES} presences, and")
         watch = link_pb2.ClientEnvelope(request_id=frame.request_id, watch_users=link_pb2.WatchUsers(watch_user_ids=new))
         self._voice.ask(self.user_id, watch, Expects.PRESENCE)
+        self._watches_asked += 1
         self._watched = together
 
     def _on_unwatch_presence(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._admission.check_rate()
+        if len(frame.unwatch_presence.user_ids) > self._rules.max_watched:
+            raise errors.invalid_field("unwatch_presence.user_ids", f"name at most {self._rules.max_watched} users")
         gone = requests.watched(frame.unwatch_presence.user_ids, "unwatch_presence.user_ids")
         self._watched = (self._watched or set()).difference(gone) if gone else None
         unwatch = link_pb2.WatchUsers(unwatch_user_ids=gone, clear=not gone)
@@ -234,6 +243,7 @@ class Session:
             self._client.write(frame, CHAT, asked=True)
             self._pull(now)
         elif expects is Expects.PRESENCE:
+            self._watches_asked -= 1
             self._client.write(frame, CHAT)
         else:
             self._on_refused_by_router(expects, now)
@@ -276,6 +286,7 @@ class Session:
         if self._watched and self.user_ordinal:
             watch = link_pb2.WatchUsers(watch_user_ids=sorted(self._watched), clear=True)
             self._voice.ask(self.user_id, link_pb2.ClientEnvelope(watch_users=watch), Expects.PRESENCE)
+            self._watches_asked += 1
 
     def _on_refused_by_router(self, expects: Expects, now: float) -> None:
         if expects is Expects.OPENED:

@@ -71,7 +71,8 @@ class Conversations:
             actor_id=user_id, request_id=request_id, name=name, member_ids=member_ids, retention=retention
         )
         response = await self._store.create_group(request)
-        self._changed(response.conversation, response.entry)
+        if response.conversation.members:  # none are shown to a creator who left since: that says nothing about who is in it
+            self._changed(response.conversation, response.entry)
         return response.conversation
 
     async def get(self, user_id: str, conversation_id: str) -> Conversation:

@@ -49,6 +49,7 @@ def concerned(conversation: Membership, reader: int, marks: MemberMarks) -> set[
         if senders is None:
             senders = set(conversation.user_ids) if conversation.small else conversation.recent_senders(before, now)
         told |= senders
+    told.intersection_update(conversation.user_ids)  # who wrote and left since is told nothing
     told.discard(reader)
     if marks.read_seq > marks.previous_read_seq:
         told.add(reader)

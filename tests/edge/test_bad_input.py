@@ -290,6 +290,8 @@ async def test_who_is_refused_at_the_upgrade(start: Start) -> None:
     assert (status, body["code"]) == (401, e.ERROR_CODE_UNAUTHENTICATED)
     status, body = await refused(edge, Origin="https://evil.example", **bearer)
     assert (status, body["code"]) == (403, e.ERROR_CODE_ORIGIN_REFUSED)
+    status, body = await refused(edge, Origin="http://[", **bearer)  # what is no URL at all
+    assert (status, body["code"]) == (403, e.ERROR_CODE_ORIGIN_REFUSED)
     status, body = await refused(edge, **bearer, **{"Sec-WebSocket-Protocol": "mqtt"})
     assert (status, body["code"]) == (400, e.ERROR_CODE_UNKNOWN_SUBPROTOCOL)
     status, body = await refused(edge, "/v1/ws?ticket=nonsense")

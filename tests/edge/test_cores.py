@@ -13,10 +13,14 @@ from edge.departures import appointments
 from edge.device_sync import DeviceSync
 from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, to_json
 from edge.link_queue import LinkQueue, Mark
+from edge.metrics import EdgeMetrics
 from edge.ports import Expects
 from edge.rate import SendGate, TokenBucket
 from edge.routes import Routes
+from edge.switchboard import Switchboard
 from edge.unacknowledged import Unacknowledged
+from mesh.rpc import MAX_MESSAGE_BYTES
+from mesh.telemetry import Telemetry
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.client.v1.http_pb2 import PollResponse
 from tidings.common.v1.error_pb2 import ERROR_CODE_NOT_A_MEMBER, Error
@@ -211,6 +215,26 @@ def test_batches_are_bounded() -> None:
     for _ in range(5):
         queue.say(link_pb2.ClientEnvelope())
     assert [len(take(queue).batch.envelopes) for _ in range(3)] == [2, 2, 1]
+
+
+def test_a_batch_stays_below_what_grpc_carries() -> None:
+    queue = LinkQueue(500, 10)
+    for number in range(500):
+        queue.say(link_pb2.ClientEnvelope(envelope_id=number, watch_users=link_pb2.WatchUsers(watch_user_ids=["a" * 100_000])))
+    taken: list[int] = []
+    while len(taken) < 500:
+        request = take(queue)
+        assert request.ByteSize() < MAX_MESSAGE_BYTES
+        taken += [envelope.envelope_id for envelope in request.batch.envelopes]
+    assert taken == list(range(500))
+
+
+def test_a_mark_without_a_router_never_goes_back() -> None:
+    board = Switchboard(10, 10_000, EdgeMetrics(Telemetry("test")), lambda: 0.0, lambda: None)
+    for delivered, read in ((5, 5), (7, 0), (3, 3)):
+        board.mark(1, Mark(conversation_id="c", delivered_seq=delivered, read_seq=read))
+    (kept,) = board._homeless.values()
+    assert (kept.delivered_seq, kept.read_seq) == (7, 5)
 
 
 # Routes: whatever links do, a key's requests are answered once each, and reach the log in order

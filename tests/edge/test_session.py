@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge.ports import Expects
 from edge.rate import AWAIT_SECONDS
-from edge.rules import Rules
+from edge.rules import MAX_FETCHES, Rules
 from edge.session import Session
 from edge.settings import EdgeSettings
 from edge.states import State
@@ -377,3 +377,29 @@ def test_presence_is_watched_within_its_bound_and_said_again() -> None:
     assert list(mesh.asked[-1][1].watch_users.watch_user_ids) == ["b", "c"]
     one.on_frame(f.ClientFrame(unwatch_presence=f.UnwatchPresence()), 0.0)
     assert not one.watches
+
+
+def test_one_session_cannot_fill_the_mesh_with_watches() -> None:
+    client, mesh = Client(), Mesh()
+    one = live(client, mesh, max_watched_users=3)
+    one.on_frame(f.ClientFrame(watch_presence=f.WatchPresence(user_ids=["a"] * 1000)), 0.0)
+    assert client.frames[-1].error.code == e.ERROR_CODE_TOO_MANY_WATCHED
+    one.on_frame(f.ClientFrame(unwatch_presence=f.UnwatchPresence(user_ids=["a"] * 1000)), 0.0)
+    assert client.frames[-1].error.code == e.ERROR_CODE_INVALID_FIELD
+    mesh.asked.clear()
+    for _ in range(MAX_FETCHES + 1):
+        one.on_frame(f.ClientFrame(watch_presence=f.WatchPresence(user_ids=["a"])), 0.0)
+    assert len(mesh.asked) == MAX_FETCHES
+    assert client.frames[-1].error.code == e.ERROR_CODE_OVERLOADED
+    one.on_reply(Expects.PRESENCE, b"", 0.0)
+    one.on_frame(f.ClientFrame(watch_presence=f.WatchPresence(user_ids=["a"])), 0.0)
+    assert len(mesh.asked) == MAX_FETCHES + 1
+
+
+def test_acknowledgements_cost_by_what_they_name() -> None:
+    client, mesh = Client(), Mesh()
+    one = live(client, mesh)
+    many = [Position(conversation_id=f"g{number:026}".translate(str.maketrans("0189", "abcd")), seq=1) for number in range(1000)]
+    for _ in range(120):
+        one.on_frame(f.ClientFrame(acknowledge=f.Acknowledge(positions=many)), 0.0)
+    assert client.code == e.ERROR_CODE_FLOODING

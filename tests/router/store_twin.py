@@ -324,7 +324,11 @@ class Chats(conversation_pb2_grpc.ConversationServiceServicer):
             chat = self.memory.group(request.actor_id, *request.member_ids, name=request.name)
             self.memory.groups[key] = chat.conversation.conversation_id
         chat = self.memory.chats[self.memory.groups[key]]
-        return conversation_pb2.CreateGroupResponse(conversation=chat.conversation, entry=chat.entries[0])
+        shown = common.Conversation()
+        shown.CopyFrom(chat.conversation)
+        if chat.member(self.memory.user(request.actor_id).user_ordinal) is None:
+            shown.ClearField("members")  # a creator who left since learns nothing
+        return conversation_pb2.CreateGroupResponse(conversation=shown, entry=chat.entries[0])
 
     async def GetConversations(
         self, request: conversation_pb2.GetConversationsRequest, context: Any

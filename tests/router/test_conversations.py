@@ -54,6 +54,22 @@ async def test_a_group_is_created_and_its_members_hear_of_it(mesh: Mesh, router:
         assert again.conversation_id == made.conversation_id
 
 
+async def test_a_creator_who_left_teaches_the_router_nothing(mesh: Mesh, router: Instance, service: Any) -> None:
+    """Who repeats the creation after leaving is shown no members; that there are some, the router must find out by itself."""
+    alice, bob, carol = (mesh.memory.user(name).user_ordinal for name in ("alice", "bob", "carol"))
+    chat = mesh.memory.group("alice", "bob", "carol")
+    group = chat.conversation.conversation_id
+    mesh.memory.groups["alice", "r1"] = group
+    del chat.conversation.members[0]
+    chat.tell("alice", common.MEMBERSHIP_CHANGE_LEFT, ["alice"])
+    async with edge(router.grpc_address, alice, bob, carol) as one:
+        await service.CreateConversation(_group())  # the first that this router hears of the group
+        sent = pb.SendMessageRequest(user_id="bob", conversation_id=group, client_msg_id="m1", content=text("hi"))
+        await service.SendMessage(sent)
+        message = await one.delivery(lambda frame: frame.new_message.entry.client_msg_id == "m1")
+        assert sorted(message.user_ordinals) == [bob, carol]
+
+
 async def test_members_come_and_go_and_everyone_concerned_is_told(mesh: Mesh, router: Instance, service: Any) -> None:
     alice, bob, carol = (mesh.memory.user(name).user_ordinal for name in ("alice", "bob", "carol"))
     group = mesh.memory.group("alice", "bob").conversation.conversation_id

@@ -146,6 +146,14 @@ def test_marks_concern_the_senders_of_what_they_pass_and_ones_own_devices_when_r
     assert concerned(large, 3, unknown) == {9}
 
 
+def test_who_wrote_and_left_is_told_no_receipt() -> None:
+    for others in ((), tuple(range(3, 50))):
+        membership = Membership(chat("g", 1, 1, 2, *others))
+        membership.wrote(5, 2)
+        membership.renew(chat("g", 2, 1, *others))
+        assert concerned(membership, 1, MemberMarks(previous_delivered_seq=4, delivered_seq=5)) == set()
+
+
 def test_routers_that_drain_own_nothing() -> None:
     peers = Peers("a")
     assert not peers.owns("key")
