@@ -37,13 +37,28 @@ def build(
         ready: gives "" or what is missing.
         refused: counts a named error.
     """
-    app = web.Application(middlewares=[_cors(door), _errors_as_json(refused)])  # refusals carry CORS headers too
+    # From the outside in: refusals carry CORS headers too.
+    app = web.Application(middlewares=[_traced(telemetry), _cors(door), _errors_as_json(refused)])
     app.add_routes(
         [web.get("/v1/ws", websocket.handle), web.get("/chat", websocket.handle), web.post("/v1/poll", long_poll.handle)]
     )
     app.add_routes(api.routes())
     app.add_routes(admin_routes(telemetry, ready))
     return app
+
+
+def _traced(telemetry: Telemetry) -> Middleware:
+    """A span for each request but the connections, which last for hours."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is None or not resource.canonical.startswith(("/api/", "/messages/")):
+            return await handler(request)
+        with telemetry.server_span(f"{request.method} {resource.canonical}", dict(request.headers)):
+            return await handler(request)
+
+    return middleware
 
 
 def _errors_as_json(refused: Callable[[int], None]) -> Middleware:

@@ -81,6 +81,15 @@ class Telemetry:
         with self.tracer.start_as_current_span(name, parent, kind=trace.SpanKind.SERVER):
             yield
 
+    @contextmanager
+    def span(self, name: str, **attributes: int | str) -> Iterator[None]:
+        """A span for work of one's own, such as a batch, which belongs to no single caller's trace."""
+        if not self._tracing:
+            yield
+            return
+        with self.tracer.start_as_current_span(name, attributes=attributes):
+            yield
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._prometheus)

@@ -133,7 +133,8 @@ class AppendStream:
 
     def _failed(self, error: errors.TidingsError) -> None:
         self._meters.retried()
-        _log.warning("append stream failed", reason=error.reason, error=error.message, in_flight=len(self._in_flight))
+        tell = _log.warning if self._in_flight else _log.debug  # while nothing waits, nobody is harmed
+        tell("append stream failed", reason=error.reason, error=error.message, in_flight=len(self._in_flight))
         if error.code in PASSING or not self._in_flight:
             return
         head = self._in_flight[0]

@@ -38,6 +38,7 @@ class Appender:
 
     def __init__(self, log: MessageLog, telemetry: Telemetry) -> None:
         self._message_log = log
+        self._telemetry = telemetry
         self._queue: Batcher[_Job] = Batcher(_QUEUE, _QUEUE)
         self._entries = telemetry.meter.create_counter("store_entries_total", description="Entries appended, by outcome")
         self._seconds = telemetry.histogram("store_append_seconds", "One transaction of the appender")
@@ -69,7 +70,8 @@ class Appender:
     async def _write(self, jobs: Sequence[_Job]) -> None:
         drafts = [draft for job in jobs for draft in job.drafts]
         started = asyncio.get_running_loop().time()
-        outcomes = await self._stored(drafts)
+        with self._telemetry.span("append", batches=len(jobs), entries=len(drafts)):
+            outcomes = await self._stored(drafts)
         self._seconds.record(asyncio.get_running_loop().time() - started)
         self._count(outcomes)
         position = iter(outcomes)

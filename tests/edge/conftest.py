@@ -157,6 +157,7 @@ async def start() -> AsyncIterator[Start]:
 async def running(routers: int, **settings: Any) -> AsyncIterator[Edge]:
     registry, telemetry = MemoryRegistry(), Telemetry("test")
     trusting = settings.pop("wait_ready", None)
+    telemetry._tracing = settings.pop("traced", False)  # without an exporter, which would need someone to export to
     options: dict[str, Any] = {
         "port": 0,
         "token_secret": SecretStr(SECRET),

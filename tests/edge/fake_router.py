@@ -101,6 +101,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         requests: every LinkRequest seen, in order; `saw` waits for one.
         silent: arms of envelopes that are seen and neither acted on nor answered.
         refuse: given an envelope, a TidingsError to answer with, or None.
+        traceparents: the trace context of calls to list conversations.
     """
 
     def __init__(self, world: World) -> None:
@@ -111,6 +112,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         self.silent: set[str] = set()
         self.refuse: Callable[[link_pb2.ClientEnvelope], errors.TidingsError | None] = lambda _: None
         self.deaf = False
+        self.traceparents: list[str] = []
         self._changed = asyncio.Condition()
         world.routers.add(self)
 
@@ -279,6 +281,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         return calls.GetConversationResponse(conversation=self._conversation(request.conversation_id, request.user_id))
 
     async def ListConversations(self, request: Any, context: Any) -> calls.ListConversationsResponse:
+        self.traceparents += [value for key, value in context.invocation_metadata() if key == "traceparent"]
         mine = [one for one, members in self.world.members.items() if request.user_id in members]
         return calls.ListConversationsResponse(conversations=[self._conversation(one, request.user_id) for one in mine])
 

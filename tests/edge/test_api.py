@@ -116,3 +116,11 @@ async def test_health_and_metrics(start: Start) -> None:
         assert response.status == 200
     async with edge.http.get(edge.api + "/metrics") as response:
         assert "concurrent_websocket_connections" in await response.text()
+
+
+async def test_a_request_carries_its_trace_to_the_router(start: Start) -> None:
+    edge = await start(traced=True)
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    status, _ = await call(edge, "GET", "/api/v1/chats", traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
+    assert status == 200
+    assert trace_id in edge.routers[0].traceparents[-1]

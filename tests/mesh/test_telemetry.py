@@ -83,10 +83,12 @@ async def test_loop_lag_is_what_the_loop_was_held_up() -> None:
 def test_spans_join_the_callers_trace_only_when_tracing() -> None:
     carrier = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     silent = Telemetry("silent")
-    with silent.server_span("call", carrier):
+    with silent.server_span("call", carrier), silent.span("batch", entries=3):
         assert not trace.get_current_span().get_span_context().is_valid
     silent.close()
     tracing = Telemetry("tracing", traces="http://127.0.0.1:1")
+    with tracing.span("batch", entries=3):
+        assert trace.get_current_span().get_span_context().is_valid
     with tracing.server_span("call", carrier):
         assert trace.get_current_span().get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
 
