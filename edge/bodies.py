@@ -51,4 +51,6 @@ async def _read_bytes(request: web.Request, max_bytes: int, seconds: float) -> b
                     raise refusals.too_large(max_bytes)
     except TimeoutError as error:
         raise refusals.too_slow(seconds) from error
+    except web.RequestPayloadError as error:
+        raise refusals.undecodable("the body is not what its Content-Encoding or Transfer-Encoding says") from error
     return bytes(body)

@@ -2,6 +2,7 @@
 for binary clients; for JSON clients each distinct frame is converted once a batch, however many they are."""
 
 import json
+from collections import deque
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf import json_format
@@ -12,6 +13,7 @@ from tidings.common.v1.error_pb2 import ErrorCode
 
 M = TypeVar("M", bound=Message)
 TEXT, BINARY = 1, 2  # opcodes, RFC 6455 section 5.2
+MAX_VALUES = 20_000  # in one JSON text; each costs a few microseconds of everybody's event loop, whoever sent it
 
 
 class UndecodableError(Exception):
@@ -92,6 +94,7 @@ def from_json(text: str | bytes, into: M) -> M:
         parsed = json.loads(text)
         if not isinstance(parsed, dict):
             raise UndecodableError("a frame is a JSON object")
+        _check_values(parsed)
         return json_format.ParseDict(parsed, into, ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError, TypeError, AttributeError) as error:
         raise UndecodableError(f"this is not a frame in JSON: {str(error)[:200]}") from error
@@ -102,6 +105,18 @@ def to_json(message: Message) -> str:
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
     _number_codes(fields)
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def _check_values(parsed: dict[str, Any]) -> None:
+    """Refuse what would take long to turn into a message, before it does."""
+    count, waiting = 0, deque[Any]([parsed])
+    while waiting:
+        value = waiting.pop()
+        inside = value.values() if isinstance(value, dict) else value
+        count += len(inside)
+        if count > MAX_VALUES:
+            raise UndecodableError(f"more than {MAX_VALUES} values are too many for one text")
+        waiting.extend(one for one in inside if isinstance(one, dict | list))
 
 
 def _number_codes(fields: dict[str, Any]) -> None:

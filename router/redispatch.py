@@ -145,6 +145,9 @@ class Redispatch:
         request = ListEntriesRequest(conversation_id=conversation_id, after_seq=after, page_size=size)
         page = await self._log.list_entries(request)
         conversation = self._directory.get(conversation_id)
+        if conversation is not None and page.entries and page.entries[-1].seq > conversation.last_seq:
+            await self._directory.load([conversation_id])  # who is held may have left before the newest of these was written
+            conversation = self._directory.get(conversation_id)
         if conversation is None:
             return page
         for entry in page.entries:

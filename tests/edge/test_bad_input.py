@@ -356,6 +356,13 @@ async def test_a_body_that_never_ends_is_cut_off(start: Start) -> None:
     writer.close()
 
 
+async def test_a_body_that_is_not_in_its_encoding_is_named(start: Start) -> None:
+    edge = await start()
+    headers = {"Authorization": f"Bearer {token('alice')}", "Content-Encoding": "gzip"}
+    async with edge.http.post(edge.api + "/api/v1/chats", data=b"not gzip", headers=headers) as response:
+        assert (response.status, (await response.json())["code"]) == (400, e.ERROR_CODE_PROTOCOL_ERROR)
+
+
 # JSON
 
 

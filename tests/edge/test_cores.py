@@ -11,7 +11,7 @@ from pyroaring import BitMap
 from edge import server_frames, wire
 from edge.departures import appointments
 from edge.device_sync import DeviceSync
-from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, to_json
+from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, from_json, to_json
 from edge.link_queue import LinkQueue, Mark
 from edge.metrics import EdgeMetrics
 from edge.ports import Expects
@@ -22,7 +22,7 @@ from edge.unacknowledged import Unacknowledged
 from mesh.rpc import MAX_MESSAGE_BYTES
 from mesh.telemetry import Telemetry
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
-from tidings.client.v1.http_pb2 import PollResponse
+from tidings.client.v1.http_pb2 import PollRequest, PollResponse
 from tidings.common.v1.error_pb2 import ERROR_CODE_NOT_A_MEMBER, Error
 from tidings.router.v1 import link_pb2
 
@@ -379,6 +379,14 @@ def test_errors_are_found_in_encoded_frames(request_id: int, text: str) -> None:
     assert server_frames.error_code(error.SerializeToString()) == ERROR_CODE_NOT_A_MEMBER
     assert server_frames.error_code(server_frames.token_refreshed(request_id, 7.0)) == 0
     assert server_frames.error_code(b"") == 0
+
+
+@pytest.mark.parametrize("inside", ['"frames": [%s]', '"frames": [{"acknowledge": {"positions": [%s]}}]'])
+def test_json_of_endless_values_is_refused_before_it_costs_much(inside: str) -> None:
+    with pytest.raises(UndecodableError, match="too many"):
+        from_json("{%s}" % (inside % ",".join(["{}"] * 30_000)), PollRequest())
+    few = from_json("{%s}" % (inside % ",".join(["{}"] * 1_000)), PollRequest())
+    assert few.frames
 
 
 def test_codes_are_numbers_in_json() -> None:

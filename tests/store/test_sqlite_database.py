@@ -1,16 +1,16 @@
 """Group commit on SQLite: what is told as written is written, whatever befalls another piece of the group."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
-import pytest
 from sqlalchemy import Connection
 
 from mesh.errors import TidingsError
 from store.sqlite_database import SqliteDatabase
 
 
-def _insert(connection: Connection, size: int) -> None:
+def _insert(size: int, connection: Connection) -> None:
     connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(?))", (size,))
 
 
@@ -27,12 +27,10 @@ async def test_a_full_disk_takes_no_neighbour_with_it(tmp_path: Path) -> None:
     """SQLite ends the whole transaction, not only the savepoint, when the disk is full."""
     async with SqliteDatabase.open(tmp_path / "store.sqlite") as database:
         await database.write(_make)
-        outcomes = await asyncio.gather(
-            *(database.write(lambda connection, size=size: _insert(connection, size)) for size in (100, 1_000_000, 200)),
-            return_exceptions=True,
-        )
-        told = [size for size, outcome in zip((100, 1_000_000, 200), outcomes, strict=True) if outcome is None]
+        sizes = (100, 1_000_000, 200)
+        outcomes = await asyncio.gather(*(database.write(partial(_insert, size)) for size in sizes), return_exceptions=True)
+        told = [size for size, outcome in zip(sizes, outcomes, strict=True) if outcome is None]
         assert await database.read(_sizes) == told
         assert isinstance(outcomes[1], TidingsError)
-        await database.write(lambda connection: _insert(connection, 300))
+        await database.write(partial(_insert, 300))
         assert await database.read(_sizes) == [*told, 300]
