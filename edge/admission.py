@@ -9,6 +9,7 @@ from mesh import errors
 
 _COST = {"acknowledge": 0.2}  # tokens; who is sent much must be able to say so. Every other frame costs one
 _POSITION_COST = 0.02  # tokens for each position of a frame: each is a row for the store
+_USER_COST = 0.5  # tokens for each user a frame names to watch: one never heard of comes into being
 
 
 class FloodingError(Exception):
@@ -28,14 +29,14 @@ class Admission:
         self._limited = False
         self.in_flight = 0
 
-    def on_frame(self, arm: str, now: float, positions: int = 0) -> None:
-        """A frame of this kind came in, with so many positions; what follows is about this one.
+    def on_frame(self, arm: str, now: float, positions: int = 0, users: int = 0) -> None:
+        """A frame of this kind came in, with so many positions and users; what follows is about this one.
 
         Raises:
             FloodingError: close the session.
         """
         rules = self._rules
-        cost = min(_COST.get(arm, 1.0) + _POSITION_COST * positions, rules.frames_burst)
+        cost = min(_COST.get(arm, 1.0) + _POSITION_COST * positions + _USER_COST * users, rules.frames_burst)
         self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now, cost)
         if self._limited:
             self._count_excess(now, max(1.0, cost))

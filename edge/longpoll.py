@@ -134,6 +134,7 @@ class LongPoll:
     async def _open(self, request: web.Request) -> PollConnection:
         self._door.check_newcomer(request)
         identity, ticket_id = await self._door.identify(request)
+        self._population.check_user(identity.user_id)
         connection = PollConnection(self._services, identity, self._door.address(request), self._on_end)
         self._sessions[connection.secret] = connection
         self._population.enter(connection, ticket_id)

@@ -1,11 +1,15 @@
 """Every connection of this edge, and who wants to hear of their coming and going."""
 
 import asyncio
+from collections import Counter
 from typing import Protocol
 
 from edge import refusals
 from edge.connection import Connection
+from mesh import errors
 from mesh.errors import TidingsError
+
+TOO_MANY_SECONDS = 5.0  # when to ask again: half-open connections are found by their heartbeats
 
 
 class Observer(Protocol):
@@ -26,10 +30,14 @@ class Population:
 
     Args:
         capacity: most connections; newcomers past it are refused.
+        per_user: most connections of one user, likewise; 0 is no cap. Balancers cap them over all edges, but a client with a token
+            need not ask one.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, per_user: int) -> None:
         self._capacity = capacity
+        self._per_user = per_user
+        self._of_user: Counter[str] = Counter()
         self._connections: dict[int, Connection] = {}
         self._observers: set[Observer] = set()
         self.draining = False
@@ -44,6 +52,15 @@ class Population:
         if self.draining:
             return refusals.going_away()
         return refusals.no_capacity() if len(self._connections) >= self._capacity else None
+
+    def check_user(self, user_id: str) -> None:
+        """Refuse one more connection of a user who has too many.
+
+        Raises:
+            TidingsError: TOO_MANY_CONNECTIONS.
+        """
+        if self._per_user and self._of_user[user_id] >= self._per_user:
+            raise errors.too_many_connections(f"user {user_id}", self._per_user, TOO_MANY_SECONDS)
 
     def drain(self) -> None:
         """Take no newcomers any more."""
@@ -71,6 +88,7 @@ class Population:
     def enter(self, connection: Connection, ticket_id: str) -> None:
         """A client connected."""
         self._connections[connection.session.number] = connection
+        self._of_user[connection.session.user_id] += 1
         self._empty.clear()
         for observer in self._observers:
             observer.opened(connection, ticket_id)
@@ -78,7 +96,13 @@ class Population:
     def leave(self, connection: Connection) -> None:
         """Its connection ended."""
         if self._connections.pop(connection.session.number, None) is not None:
+            self._forget_one(connection.session.user_id)
             for observer in self._observers:
                 observer.closed(connection)
         if not self._connections:
             self._empty.set()
+
+    def _forget_one(self, user_id: str) -> None:
+        self._of_user[user_id] -= 1
+        if not self._of_user[user_id]:
+            del self._of_user[user_id]

@@ -6,35 +6,6 @@ from edge.encoding import to_json
 from mesh.errors import TidingsError
 from tidings.common.v1 import error_pb2
 
-_STATUS: dict[int, int] = {
-    error_pb2.ERROR_CODE_INVALID_CHAT_ID: 404,
-    error_pb2.ERROR_CODE_NOT_A_MEMBER: 403,
-    error_pb2.ERROR_CODE_CONTENT_TOO_LARGE: 413,
-    error_pb2.ERROR_CODE_RATE_LIMITED: 429,
-    error_pb2.ERROR_CODE_OVERLOADED: 503,
-    error_pb2.ERROR_CODE_UNAVAILABLE: 503,
-    error_pb2.ERROR_CODE_PERMISSION_DENIED: 403,
-    error_pb2.ERROR_CODE_MESSAGE_NOT_FOUND: 404,
-    error_pb2.ERROR_CODE_NOT_YOUR_MESSAGE: 403,
-    error_pb2.ERROR_CODE_WRONG_CONVERSATION_KIND: 409,
-    error_pb2.ERROR_CODE_GROUP_TOO_LARGE: 409,
-    error_pb2.ERROR_CODE_TOO_MANY_WATCHED: 409,
-    error_pb2.ERROR_CODE_REQUEST_ID_CONFLICT: 409,
-    error_pb2.ERROR_CODE_INTERNAL: 500,
-    error_pb2.ERROR_CODE_LAST_OWNER: 409,
-    error_pb2.ERROR_CODE_UNKNOWN_REQUEST: 404,
-    error_pb2.ERROR_CODE_FENCED: 409,
-    error_pb2.ERROR_CODE_UNAUTHENTICATED: 401,
-    error_pb2.ERROR_CODE_FRAME_TOO_LARGE: 413,
-    error_pb2.ERROR_CODE_ORIGIN_REFUSED: 403,
-    error_pb2.ERROR_CODE_TOO_MANY_CONNECTIONS: 429,
-    error_pb2.ERROR_CODE_GOING_AWAY: 503,
-    error_pb2.ERROR_CODE_NO_CAPACITY: 503,
-    error_pb2.ERROR_CODE_HANDSHAKE_TIMEOUT: 408,
-    error_pb2.ERROR_CODE_SESSION_FAILED: 410,
-}
-_BAD_REQUEST = 400  # whatever is not in the table is the form of the request
-
 
 def response(error: TidingsError, status: int | None = None) -> web.Response:
     """The error as an HTTP response."""
@@ -43,7 +14,7 @@ def response(error: TidingsError, status: int | None = None) -> web.Response:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.code == error_pb2.ERROR_CODE_UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    status = status or _STATUS.get(error.code, _BAD_REQUEST)
+    status = status or error.http_status
     return web.Response(status=status, text=to_json(error.to_frame()), content_type="application/json", headers=headers)
 
 

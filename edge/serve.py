@@ -75,7 +75,7 @@ class _Edge:
         self.switchboard = Switchboard(
             settings.max_pending, settings.max_pending_bytes, self.metrics, time.monotonic, self.resync.set
         )
-        self.population = Population(settings.capacity)
+        self.population = Population(settings.capacity, settings.connections_per_user)
         self.departures = Departures(self.population, self.switchboard.flush)
 
     def application(self, telemetry: Telemetry) -> web.Application:

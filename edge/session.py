@@ -101,7 +101,8 @@ class Session:
         self._lifetime.heard = now
         arm = frame.WhichOneof("body") or ""
         try:
-            self._admission.on_frame(arm, now, len(frame.acknowledge.positions) if arm == "acknowledge" else 0)
+            users = min(len(frame.watch_presence.user_ids), self._rules.max_watched)  # more are refused, whatever the rate
+            self._admission.on_frame(arm, now, len(frame.acknowledge.positions), users)
             self._act(frame, arm, now)
         except errors.TidingsError as error:
             self._refuse(error, frame.request_id, getattr(frame, arm).client_msg_id[:64] if arm in _SENDS else "")

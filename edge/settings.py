@@ -13,6 +13,7 @@ class EdgeSettings(CredentialSettings):
 
     port: int = Field(8081, ge=0, le=65535, description="port for clients (WebSocket, long poll, HTTP API); 0 picks a free one")
     public_url: str = Field("", description="what clients are told, for example wss://edge-1.example.com; empty derives it")
+    connections_per_user: int = Field(50, ge=0, description="most connections of one user at this edge; 0 is no cap")
     capacity: int = Field(20_000, ge=1, description="connections accepted at once; the balancer weighs edges by it")
     allowed_origins: list[str] = Field(
         [], description="origins of web pages that may connect, as JSON; * allows all; a page of this very host always may"

@@ -117,6 +117,7 @@ class WebSocketHandler:
         self._door.check_newcomer(request)
         encoding = self._door.encoding(request)
         identity, ticket_id = await self._door.identify(request)
+        self._population.check_user(identity.user_id)
         socket = self._socket(encoding)
         await socket.prepare(request)
         connection = WebSocketConnection(self._services, identity, self._door.address(request), encoding, socket, request)

@@ -1,6 +1,10 @@
 """The HTTP API as http.proto lists it."""
 
+import asyncio
 from typing import Any
+
+import aiohttp
+import pytest
 
 from mesh.naming import direct_conversation_id
 from tests.edge.conftest import Edge, Start, token
@@ -124,3 +128,26 @@ async def test_a_request_carries_its_trace_to_the_router(start: Start) -> None:
     status, _ = await call(edge, "GET", "/api/v1/chats", traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
     assert status == 200
     assert trace_id in edge.routers[0].traceparents[-1]
+
+
+async def test_a_user_opens_only_so_many_connections_also_without_a_balancer(start: Start) -> None:
+    edge = await start(connections_per_user=2)
+    first, _ = [await edge.online("alice", device) for device in ("phone", "laptop")]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await edge.connect("alice")
+    assert refused.value.status == 429
+    await edge.online("bob")
+    await first.socket.close()
+    await edge.counted("client_errors_total", reason="TOO_MANY_CONNECTIONS")
+    await until_admitted(edge, "alice", "tablet")
+
+
+async def until_admitted(edge: Edge, user_id: str, device_id: str) -> None:
+    """The edge makes room once it has read that a connection was closed."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await edge.online(user_id, device_id)
+                return
+            except aiohttp.WSServerHandshakeError:
+                await asyncio.sleep(0.01)

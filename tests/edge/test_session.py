@@ -403,3 +403,15 @@ def test_acknowledgements_cost_by_what_they_name() -> None:
     for _ in range(120):
         one.on_frame(f.ClientFrame(acknowledge=f.Acknowledge(positions=many)), 0.0)
     assert client.code == e.ERROR_CODE_FLOODING
+
+
+def test_watching_costs_by_whom_it_names() -> None:
+    client, mesh = Client(), Mesh()
+    one = live(client, mesh)
+    for number in range(20):
+        names = [f"invented-{number}-{n}" for n in range(190)]
+        one.on_frame(f.ClientFrame(watch_presence=f.WatchPresence(user_ids=names)), 0.0)
+        one.on_frame(f.ClientFrame(unwatch_presence=f.UnwatchPresence()), 0.0)
+    assert any(frame.error.code == e.ERROR_CODE_RATE_LIMITED for frame in client.frames)
+    named = sum(len(envelope.watch_users.watch_user_ids) for _, envelope, _ in mesh.asked)
+    assert named < 1_000

@@ -176,7 +176,7 @@ async def test_a_method_that_is_not_there_is_a_fault_of_ours_and_says_which_stat
         ("rate_limited", 429),
         ("too_many_connections", 429),
         ("internal", 500),
-        ("unknown_request", 501),
+        ("unknown_request", 404),
         ("overloaded", 503),
         ("unavailable", 503),
         ("no_capacity", 503),
