@@ -18,7 +18,7 @@ from store.model import Draft
 from store.ports import PassingError
 from store.serve import open_database, serve
 from store.settings import StoreSettings
-from tests.servers import PostgresServer, free_port, postgres_server  # noqa: F401  (a fixture)
+from tests.servers import PostgresServer, free_port
 from tests.store.client import StoreClient, deletion, edit, message, running_store, texts
 from tidings.store.v1 import message_log_pb2 as pb
 
@@ -34,7 +34,7 @@ def end_sessions(url: str) -> int:
         return len(ended.fetchall())
 
 
-async def test_a_database_without_an_encoding(postgres_server: PostgresServer) -> None:  # noqa: F811
+async def test_a_database_without_an_encoding(postgres_server: PostgresServer) -> None:
     """What initdb makes where no locale is set; the driver then gives bytes for text unless it is told what they are."""
     url = postgres_server.new_database("TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
     async with running_store(url) as store:
