@@ -120,7 +120,7 @@ class PublicFace:
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and not self._allows(request, origin):
-            raise errors.origin_refused(origin)
+            raise errors.origin_refused(origin, "origins")
 
     def _allows(self, request: web.Request, origin: str) -> bool:
         """Pages on the list may ask, and those of the very host they ask."""

@@ -62,7 +62,7 @@ class Door:
             TidingsError: ORIGIN_REFUSED, GOING_AWAY or NO_CAPACITY.
         """
         if not self.allows_origin(request):
-            raise refusals.origin_refused(request.headers[hdrs.ORIGIN])
+            raise errors.origin_refused(request.headers[hdrs.ORIGIN], "allowed_origins")
         refusal = self._refuse()
         if refusal is not None:
             raise refusal

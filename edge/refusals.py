@@ -18,12 +18,6 @@ def response(error: TidingsError, status: int | None = None) -> web.Response:
     return web.Response(status=status, text=to_json(error.to_frame()), content_type="application/json", headers=headers)
 
 
-def origin_refused(origin: str) -> TidingsError:
-    """The page's origin is not on the allow-list."""
-    text = f"pages of {origin[:200]!r} may not connect here: the operator adds them to allowed_origins"
-    return TidingsError(error_pb2.ERROR_CODE_ORIGIN_REFUSED, text)
-
-
 def unknown_subprotocol(offered: str, known: list[str]) -> TidingsError:
     """None of the offered subprotocols is known."""
     text = f"none of the subprotocols {offered[:200]!r} is known here: offer {' or '.join(known)}"

@@ -270,9 +270,9 @@ def unauthenticated(why: str) -> TidingsError:
     return TidingsError(error_pb2.ERROR_CODE_UNAUTHENTICATED, f"{why}: get a new token or ticket, then try again")
 
 
-def origin_refused(origin: str) -> TidingsError:
-    """A browser's page that isn't on the allow-list."""
-    text = f"pages of {origin!r} may not connect here: add it to the `origins` setting if they should"
+def origin_refused(origin: str, setting: str) -> TidingsError:
+    """A browser's page that isn't on the allow-list; `setting` is the list's name in the service that refuses."""
+    text = f"pages of {origin[:200]!r} may not connect here: add it to the `{setting}` setting if they should"
     return TidingsError(error_pb2.ERROR_CODE_ORIGIN_REFUSED, text)
 
 

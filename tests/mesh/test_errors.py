@@ -37,7 +37,7 @@ EXAMPLES: dict[str, TidingsError] = {
     "unknown_request": errors.unknown_request("frame 99"),
     "fenced": errors.fenced("notification 7"),
     "unauthenticated": errors.unauthenticated("it has expired"),
-    "origin_refused": errors.origin_refused("https://evil.example"),
+    "origin_refused": errors.origin_refused("https://evil.example", "origins"),
     "too_many_connections": errors.too_many_connections("this user", 3, 5.0),
     "no_capacity": errors.no_capacity(2.0),
 }
