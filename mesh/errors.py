@@ -4,6 +4,7 @@ A `TidingsError` becomes a gRPC status with one ErrorInfo (reason, domain "tidin
 an `Error` frame, or a WebSocket close code. The table is `ErrorCode` in proto/tidings/common/v1/error.proto.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import grpc
@@ -36,6 +37,21 @@ _STATUS: dict[int, int] = {
     error_pb2.ERROR_CODE_LAST_OWNER: code_pb2.FAILED_PRECONDITION,
     error_pb2.ERROR_CODE_UNKNOWN_REQUEST: code_pb2.UNIMPLEMENTED,
     error_pb2.ERROR_CODE_FENCED: code_pb2.ABORTED,
+    error_pb2.ERROR_CODE_INVALID_EXPRESSION: code_pb2.INVALID_ARGUMENT,
+    error_pb2.ERROR_CODE_EXPRESSION_TOO_LARGE: code_pb2.INVALID_ARGUMENT,
+    error_pb2.ERROR_CODE_UNKNOWN_TAG: code_pb2.NOT_FOUND,
+    error_pb2.ERROR_CODE_UNKNOWN_USER: code_pb2.NOT_FOUND,
+    error_pb2.ERROR_CODE_NAME_TAKEN: code_pb2.ALREADY_EXISTS,
+    error_pb2.ERROR_CODE_COMBINATION_CYCLE: code_pb2.FAILED_PRECONDITION,
+    error_pb2.ERROR_CODE_NAME_IN_USE: code_pb2.FAILED_PRECONDITION,
+    error_pb2.ERROR_CODE_VERSION_CONFLICT: code_pb2.ABORTED,
+    error_pb2.ERROR_CODE_SNAPSHOT_GONE: code_pb2.OUT_OF_RANGE,
+    error_pb2.ERROR_CODE_EMPTY_AUDIENCE: code_pb2.FAILED_PRECONDITION,
+    error_pb2.ERROR_CODE_NOTIFICATION_NOT_FOUND: code_pb2.NOT_FOUND,
+    error_pb2.ERROR_CODE_NOTIFICATION_STATE_CONFLICT: code_pb2.FAILED_PRECONDITION,
+    error_pb2.ERROR_CODE_REPORT_GONE: code_pb2.OUT_OF_RANGE,
+    error_pb2.ERROR_CODE_PUSH_NOT_CONFIGURED: code_pb2.FAILED_PRECONDITION,
+    error_pb2.ERROR_CODE_NETWORK_REFUSED: code_pb2.PERMISSION_DENIED,
     error_pb2.ERROR_CODE_UNAUTHENTICATED: code_pb2.UNAUTHENTICATED,
 }
 
@@ -62,6 +78,7 @@ _HTTP_STATUS_OF: dict[int, int] = {
     code_pb2.ALREADY_EXISTS: 409,
     code_pb2.FAILED_PRECONDITION: 409,
     code_pb2.ABORTED: 409,
+    code_pb2.OUT_OF_RANGE: 410,
     code_pb2.RESOURCE_EXHAUSTED: 429,
     code_pb2.UNIMPLEMENTED: 501,
     code_pb2.UNAVAILABLE: 503,
@@ -263,6 +280,99 @@ def fenced(what: str) -> TidingsError:
     """Written under an older fence than the store has seen."""
     text = f"{what} is owned by another instance now: stop working on it, and ask the registry who it is"
     return TidingsError(error_pb2.ERROR_CODE_FENCED, text)
+
+
+def invalid_expression(text: str, column: int, field: str = "expression") -> TidingsError:
+    """An expression can't be read; `column` counts from 1."""
+    return TidingsError(error_pb2.ERROR_CODE_INVALID_EXPRESSION, f"{field}: column {column}: {text}", field=field)
+
+
+def expression_too_large(text: str, field: str = "expression") -> TidingsError:
+    """More operands, depth or text than allowed; `text` says which, and the limit."""
+    return TidingsError(
+        error_pb2.ERROR_CODE_EXPRESSION_TOO_LARGE, f"{field}: {text}: save parts of it as combinations", field=field
+    )
+
+
+def unknown_tag(name: str, kind: str = "tag or combination", *, column: int = 0, field: str = "expression") -> TidingsError:
+    """No tag, alias or combination of this name; `column` is where an expression names it, 0 outside one."""
+    where = f"column {column}: " if column else ""
+    text = f"{field}: {where}there is no {kind} {name!r}: check the spelling, or create it first"
+    return TidingsError(error_pb2.ERROR_CODE_UNKNOWN_TAG, text, field=field)
+
+
+def unknown_user(user_id: str, *, column: int = 0, field: str = "expression") -> TidingsError:
+    """Nobody of this id was ever seen."""
+    where = f"column {column}: " if column else ""
+    text = f"{field}: {where}no user {user_id!r} was ever seen: check the id, or name them as a recipient"
+    return TidingsError(error_pb2.ERROR_CODE_UNKNOWN_USER, text, field=field)
+
+
+def name_taken(name: str, kind: str) -> TidingsError:
+    """A tag or combination of this name exists; `kind` says which."""
+    text = f"a {kind} named {name!r} exists already: use another name, or update it"
+    return TidingsError(error_pb2.ERROR_CODE_NAME_TAKEN, text, field="name")
+
+
+def combination_cycle(path: Sequence[str]) -> TidingsError:
+    """A combination that would contain itself; `path` is the way round, beginning and ending with it."""
+    text = f"the combination would contain itself ({' -> '.join(path)}): leave one of them out"
+    return TidingsError(error_pb2.ERROR_CODE_COMBINATION_CYCLE, text, field="expression")
+
+
+def name_in_use(name: str, users: Sequence[str]) -> TidingsError:
+    """Something still names it; `users` says what."""
+    shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
+    text = f"{name!r} is still named by {shown}: change that first, or force the deletion"
+    return TidingsError(error_pb2.ERROR_CODE_NAME_IN_USE, text, field="name")
+
+
+def version_conflict(what: str, expected: int, version: int) -> TidingsError:
+    """It changed since the version that the caller names."""
+    text = f"{what} is at version {version}, not {expected}: read it again, then repeat the change if it still makes sense"
+    return TidingsError(error_pb2.ERROR_CODE_VERSION_CONFLICT, text, field="expected_revision")
+
+
+def snapshot_gone(version: int, oldest: int, newest: int) -> TidingsError:
+    """A snapshot that isn't kept any more, or isn't there yet."""
+    text = f"snapshot {version} is not kept: {oldest} to {newest} are; ask for 0 to get the newest"
+    return TidingsError(error_pb2.ERROR_CODE_SNAPSHOT_GONE, text, field="version")
+
+
+def empty_audience() -> TidingsError:
+    """Nobody would get it."""
+    text = "nobody is in this audience: change it, or set allow_empty_audience"
+    return TidingsError(error_pb2.ERROR_CODE_EMPTY_AUDIENCE, text, field="spec.audience")
+
+
+def notification_not_found(notification_id: str) -> TidingsError:
+    """No such notification."""
+    text = f"no notification {notification_id!r}: check the id"
+    return TidingsError(error_pb2.ERROR_CODE_NOTIFICATION_NOT_FOUND, text, field="notification_id")
+
+
+def notification_state_conflict(notification_id: str, state: str, needed: str) -> TidingsError:
+    """Its state doesn't allow this; `needed` says what would."""
+    text = f"{notification_id} is {state}: {needed}"
+    return TidingsError(error_pb2.ERROR_CODE_NOTIFICATION_STATE_CONFLICT, text, field="notification_id")
+
+
+def report_gone(notification_id: str) -> TidingsError:
+    """Its recipients aren't kept any more."""
+    text = f"of {notification_id} only the totals are kept, not its recipients"
+    return TidingsError(error_pb2.ERROR_CODE_REPORT_GONE, text, field="notification_id")
+
+
+def push_not_configured() -> TidingsError:
+    """There is no provider to push with."""
+    text = "no push provider is set up here: leave push_policy at NEVER; who is offline gets it on connecting"
+    return TidingsError(error_pb2.ERROR_CODE_PUSH_NOT_CONFIGURED, text, field="spec.push_policy")
+
+
+def network_refused(address: str) -> TidingsError:
+    """A caller from elsewhere than the networks allowed."""
+    text = f"callers from {address} are not allowed here: add their network to `allowed_networks` if they should be"
+    return TidingsError(error_pb2.ERROR_CODE_NETWORK_REFUSED, text)
 
 
 def unauthenticated(why: str) -> TidingsError:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,6 +20,8 @@ from opentelemetry import context as trace_context
 from opentelemetry import propagate, trace
 
 from mesh import errors
+from mesh.business import BusinessDoor
+from mesh.handlers import Context, Handler, around
 from mesh.telemetry import Telemetry
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a batch of 1,000 envelopes of 16 KiB
@@ -46,13 +49,18 @@ _HOP_MARGIN = 0.9  # a callee gets this share of the caller's remaining time, so
 _deadline: ContextVar[float | None] = ContextVar("tidings_deadline", default=None)
 _log = structlog.get_logger(__name__)
 
-Handler = Any  # grpc.RpcMethodHandler has no useful type
 AddServicer = Callable[[grpc.aio.Server], None]
 
 
 @asynccontextmanager
 async def serve(
-    address: str, servicers: dict[str, AddServicer], telemetry: Telemetry, *, reflect: bool, drain_seconds: float
+    address: str,
+    servicers: dict[str, AddServicer],
+    telemetry: Telemetry,
+    *,
+    reflect: bool,
+    drain_seconds: float,
+    door: BusinessDoor | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the context ends; gives the port.
 
@@ -62,8 +70,10 @@ async def serve(
         telemetry: counts and traces the calls.
         reflect: list the services to tools that ask.
         drain_seconds: how long calls under way may take when the context ends.
+        door: who may call; None for whoever reaches the port.
     """
-    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=[_ServerInterceptor(telemetry)])
+    interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door])]
+    server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
     for add in servicers.values():
         add(server)
     status = health.aio.HealthServicer()
@@ -71,7 +81,8 @@ async def serve(
     if reflect:
         names = [*servicers, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
-    port = server.add_insecure_port(address)
+    credentials = None if door is None else door.credentials()
+    port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
     for name in ["", *servicers]:
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -106,7 +117,7 @@ def remaining(limit: float) -> float:
 
 
 class _ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Deadline, trace context, counting, and the mapping of errors for every unary method; streams map their own."""
+    """The mapping of errors for every method; for unary ones also deadline, trace context and counting."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -115,9 +126,11 @@ class _ServerInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
     ) -> Handler:
         handler = await continuation(details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
-            return handler
         method = details.method
+        if handler is None:
+            return None
+        if handler.request_streaming or handler.response_streaming:
+            return around(handler, partial(_named, method))
         inner = handler.unary_unary
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -147,6 +160,20 @@ class _ServerInterceptor(grpc.aio.ServerInterceptor):
             await context.abort_with_status(errors.internal("an unforeseen fault; the service's log has it").to_status())
         finally:
             self._telemetry.rpc(method, outcome, time.perf_counter() - started)
+
+
+@asynccontextmanager
+async def _named(method: str, context: Context) -> AsyncIterator[None]:
+    """End a stream with the status of whatever error ends it."""
+    try:
+        yield
+    except errors.TidingsError as error:
+        await context.abort_with_status(error.to_status())
+    except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
+        raise
+    except Exception:
+        _log.exception("stream failed", method=method)
+        await context.abort_with_status(errors.internal("an unforeseen fault; the service's log has it").to_status())
 
 
 class _ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):

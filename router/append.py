@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from mesh import batching, errors
+from mesh import batching, errors, patience
 from mesh.naming import USER_ID, direct_conversation_id
-from router import frames, patience
+from router import frames
 from router.append_stream import MAX_BYTES
 from router.directory import Directory
 from router.fan_out import FanOut

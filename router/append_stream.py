@@ -15,11 +15,12 @@ from functools import partial
 import grpc
 import structlog
 
-from mesh import errors, process
-from router import patience
+from mesh import errors, patience, process
+from mesh.nodes import Node, NodePool
+from mesh.patience import PASSING
 from router.meters import Meters
-from router.store_pool import PASSING, StoreNode, StorePool
 from tidings.store.v1.message_log_pb2 import AppendRequest, AppendResponse, AppendResult, NewEntry
+from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
 
 DEPTH = 2  # batches in flight: the store writes one while the router handles another; more would only make batches smaller
 MAX_BYTES = 8 * 1024 * 1024  # of one request: half of gRPC's limit
@@ -46,7 +47,7 @@ class _Batch:
 class AppendStream:
     """`Appender` over gRPC."""
 
-    def __init__(self, pool: StorePool, meters: Meters) -> None:
+    def __init__(self, pool: NodePool, meters: Meters) -> None:
         self._pool = pool
         self._meters = meters
         self._in_flight: deque[_Batch] = deque()
@@ -55,7 +56,7 @@ class AppendStream:
         self._room = asyncio.Condition()
         self._writing = asyncio.Lock()
         self._call: grpc.aio.StreamStreamCall[AppendRequest, AppendResponse] | None = None
-        self._node: StoreNode | None = None
+        self._node: Node | None = None
 
     async def submit(self, entries: list[NewEntry]) -> Answer:
         """See `Appender`."""
@@ -85,9 +86,9 @@ class AppendStream:
     def _next_id(self) -> int:
         return self._in_flight[0].batch_id if self._in_flight else 1 << 62
 
-    async def _stream(self, node: StoreNode) -> None:
+    async def _stream(self, node: Node) -> None:
         """Serve one stream until it ends or fails."""
-        call = node.log.Append()
+        call = node.stub(MessageLogServiceStub).Append()
         self._call, self._node, self._sent = call, node, 0
         for batch in self._in_flight:
             batch.since = time.monotonic()

@@ -8,8 +8,8 @@ import asyncio
 
 import structlog
 
-from mesh import batching, errors
-from router import frames, patience
+from mesh import batching, errors, patience
+from router import frames
 from router.directory import Ordinals
 from router.link import EdgeLink
 from router.ports import MessageLog

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from mesh import batching, errors
-from router import patience
+from mesh import batching, errors, patience
 from router.membership import Membership, MembershipCache
 from router.ports import ConversationStore, UserStore
 from tidings.common.v1.conversation_pb2 import Conversation

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
 
-from mesh import batching, errors
+from mesh import batching, errors, patience
 from mesh.naming import USER_ID
-from router import frames, patience
+from router import frames
 from router.directory import STORE_BATCH, chunks
 from router.link import EdgeLink
 from router.peers import Peers

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from mesh import batching, errors
-from router import frames, patience
+from mesh import batching, errors, patience
+from router import frames
 from router.directory import STORE_BATCH, Directory, chunks
 from router.fan_out import FanOut
 from router.membership import Membership

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from mesh import batching, errors
-from router import frames, patience
+from mesh import batching, errors, patience
+from router import frames
 from router.directory import Directory, chunks
 from router.dispatch import DispatchMarks
 from router.fan_out import FanOut

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh import process, rpc
 from mesh.naming import new_instance_id
+from mesh.nodes import NodePool
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
 from router.append import AppendPipeline
@@ -31,7 +32,6 @@ from router.redispatch import Redispatch
 from router.roster import Roster
 from router.service import Bounds, LinkServicer
 from router.settings import RouterSettings
-from router.store_pool import StorePool
 from router.typing_notices import TypingNotices
 from router.typists import Typists
 from tidings.common.v1.instance_pb2 import Instance
@@ -49,7 +49,7 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
     router_id = new_instance_id("router")
     within = settings.request_seconds
     meters = Meters(telemetry)
-    async with StorePool.open(registry, telemetry, meters) as pool:
+    async with NodePool.open(registry, "store", telemetry, meters.retried) as pool:
         store = GrpcStore(pool)
         peers = Peers(router_id)
         roster: Roster[EdgeLink] = Roster()

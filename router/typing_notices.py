@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import time
 
-from mesh import batching, errors
-from router import frames, patience
+from mesh import batching, errors, patience
+from router import frames
 from router.directory import Directory
 from router.fan_out import FanOut
 from router.link import EdgeLink

@@ -40,6 +40,21 @@ EXAMPLES: dict[str, TidingsError] = {
     "origin_refused": errors.origin_refused("https://evil.example", "origins"),
     "too_many_connections": errors.too_many_connections("this user", 3, 5.0),
     "no_capacity": errors.no_capacity(2.0),
+    "invalid_expression": errors.invalid_expression("a tag is expected here", 7),
+    "expression_too_large": errors.expression_too_large("it has 1,001 operands, at most 1,000 are allowed"),
+    "unknown_tag": errors.unknown_tag("vpi", column=3),
+    "unknown_user": errors.unknown_user("nobody"),
+    "name_taken": errors.name_taken("vip", "tag"),
+    "combination_cycle": errors.combination_cycle(["a", "b", "a"]),
+    "name_in_use": errors.name_in_use("vip", ["alias best", "combination core"]),
+    "version_conflict": errors.version_conflict("tag 'vip'", 3, 5),
+    "snapshot_gone": errors.snapshot_gone(3, 100, 164),
+    "empty_audience": errors.empty_audience(),
+    "notification_not_found": errors.notification_not_found("nabc"),
+    "notification_state_conflict": errors.notification_state_conflict("nabc", "CANCELLED", "what is over stays as it is"),
+    "report_gone": errors.report_gone("nabc"),
+    "push_not_configured": errors.push_not_configured(),
+    "network_refused": errors.network_refused("10.0.0.1"),
 }
 
 # Codes with which only an edge closes a WebSocket: no request fails with them, so nothing raises them.

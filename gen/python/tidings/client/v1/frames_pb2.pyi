@@ -90,6 +90,7 @@ class ClientFrame(_message.Message):
     WATCH_PRESENCE_FIELD_NUMBER: _builtins.int
     UNWATCH_PRESENCE_FIELD_NUMBER: _builtins.int
     FETCH_MESSAGES_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_NOTIFICATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """Chosen by the client and repeated in the answer; 0 when no answer is awaited. Need not be unique."""
     @_builtins.property
@@ -144,6 +145,10 @@ class ClientFrame(_message.Message):
     def fetch_messages(self) -> Global___FetchMessages:
         """Answered by `message_page`."""
 
+    @_builtins.property
+    def acknowledge_notification(self) -> Global___AcknowledgeNotification:
+        """Not answered."""
+
     def __init__(
         self,
         *,
@@ -161,12 +166,13 @@ class ClientFrame(_message.Message):
         watch_presence: Global___WatchPresence | None = ...,
         unwatch_presence: Global___UnwatchPresence | None = ...,
         fetch_messages: Global___FetchMessages | None = ...,
+        acknowledge_notification: Global___AcknowledgeNotification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "body", b"body", "delete_message", b"delete_message", "edit_message", b"edit_message", "fetch_messages", b"fetch_messages", "heartbeat", b"heartbeat", "hello", b"hello", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "send_message", b"send_message", "start_typing", b"start_typing", "stop_typing", b"stop_typing", "unwatch_presence", b"unwatch_presence", "watch_presence", b"watch_presence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "acknowledge_notification", b"acknowledge_notification", "body", b"body", "delete_message", b"delete_message", "edit_message", b"edit_message", "fetch_messages", b"fetch_messages", "heartbeat", b"heartbeat", "hello", b"hello", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "send_message", b"send_message", "start_typing", b"start_typing", "stop_typing", b"stop_typing", "unwatch_presence", b"unwatch_presence", "watch_presence", b"watch_presence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "body", b"body", "delete_message", b"delete_message", "edit_message", b"edit_message", "fetch_messages", b"fetch_messages", "heartbeat", b"heartbeat", "hello", b"hello", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "request_id", b"request_id", "send_message", b"send_message", "start_typing", b"start_typing", "stop_typing", b"stop_typing", "unwatch_presence", b"unwatch_presence", "watch_presence", b"watch_presence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "acknowledge_notification", b"acknowledge_notification", "body", b"body", "delete_message", b"delete_message", "edit_message", b"edit_message", "fetch_messages", b"fetch_messages", "heartbeat", b"heartbeat", "hello", b"hello", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "request_id", b"request_id", "send_message", b"send_message", "start_typing", b"start_typing", "stop_typing", b"stop_typing", "unwatch_presence", b"unwatch_presence", "watch_presence", b"watch_presence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "refresh_token", "heartbeat", "send_message", "edit_message", "delete_message", "acknowledge", "mark_read", "start_typing", "stop_typing", "watch_presence", "unwatch_presence", "fetch_messages"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "refresh_token", "heartbeat", "send_message", "edit_message", "delete_message", "acknowledge", "mark_read", "start_typing", "stop_typing", "watch_presence", "unwatch_presence", "fetch_messages", "acknowledge_notification"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -193,6 +199,7 @@ class ServerFrame(_message.Message):
     TOKEN_REFRESHED_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """The request this answers; 0 for what the server says by itself."""
     @_builtins.property
@@ -251,6 +258,10 @@ class ServerFrame(_message.Message):
     def error(self) -> _error_pb2.Error:
         """The request failed."""
 
+    @_builtins.property
+    def notification(self) -> Global___Notification:
+        """A message of the business to this user."""
+
     def __init__(
         self,
         *,
@@ -269,12 +280,13 @@ class ServerFrame(_message.Message):
         token_refreshed: Global___TokenRefreshed | None = ...,
         go_away: Global___GoAway | None = ...,
         error: _error_pb2.Error | None = ...,
+        notification: Global___Notification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caught_up", b"caught_up", "conversation_changed", b"conversation_changed", "error", b"error", "go_away", b"go_away", "heartbeat", b"heartbeat", "message_page", b"message_page", "message_stored", b"message_stored", "new_message", b"new_message", "presence_update", b"presence_update", "receipt", b"receipt", "token_expiring", b"token_expiring", "token_refreshed", b"token_refreshed", "typing_indicator", b"typing_indicator", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caught_up", b"caught_up", "conversation_changed", b"conversation_changed", "error", b"error", "go_away", b"go_away", "heartbeat", b"heartbeat", "message_page", b"message_page", "message_stored", b"message_stored", "new_message", b"new_message", "notification", b"notification", "presence_update", b"presence_update", "receipt", b"receipt", "token_expiring", b"token_expiring", "token_refreshed", b"token_refreshed", "typing_indicator", b"typing_indicator", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caught_up", b"caught_up", "conversation_changed", b"conversation_changed", "error", b"error", "go_away", b"go_away", "heartbeat", b"heartbeat", "message_page", b"message_page", "message_stored", b"message_stored", "new_message", b"new_message", "presence_update", b"presence_update", "receipt", b"receipt", "request_id", b"request_id", "token_expiring", b"token_expiring", "token_refreshed", b"token_refreshed", "typing_indicator", b"typing_indicator", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caught_up", b"caught_up", "conversation_changed", b"conversation_changed", "error", b"error", "go_away", b"go_away", "heartbeat", b"heartbeat", "message_page", b"message_page", "message_stored", b"message_stored", "new_message", b"new_message", "notification", b"notification", "presence_update", b"presence_update", "receipt", b"receipt", "request_id", b"request_id", "token_expiring", b"token_expiring", "token_refreshed", b"token_refreshed", "typing_indicator", b"typing_indicator", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "heartbeat", "message_stored", "new_message", "message_page", "receipt", "typing_indicator", "presence_update", "conversation_changed", "caught_up", "token_expiring", "token_refreshed", "go_away", "error"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "heartbeat", "message_stored", "new_message", "message_page", "receipt", "typing_indicator", "presence_update", "conversation_changed", "caught_up", "token_expiring", "token_refreshed", "go_away", "error", "notification"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1038,6 +1050,80 @@ class FetchMessages(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_position) -> _WhichOneofReturnType_position | None: ...
 
 Global___FetchMessages: _TypeAlias = FetchMessages  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    """A message of the business. It may come more than once, also on other connections: show it once per device, and acknowledge it each
+    time. Don't show it after its expiry.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SEND_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """Names it; see notification.proto in tidings/common/v1."""
+    type: _builtins.str
+    """What kind of message it is to the application, "notification" unless the business said otherwise."""
+    priority: _builtins.int
+    """0 to 9."""
+    @_builtins.property
+    def content(self) -> _content_pb2.Content:
+        """What it says."""
+
+    @_builtins.property
+    def send_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was due."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is void."""
+
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        content: _content_pb2.Content | None = ...,
+        priority: _builtins.int = ...,
+        send_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "expire_time", b"expire_time", "send_time", b"send_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "expire_time", b"expire_time", "notification_id", b"notification_id", "priority", b"priority", "send_time", b"send_time", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
+
+@_typing.final
+class AcknowledgeNotification(_message.Message):
+    """"This device has safely kept these notifications." Repeats and late ones are harmless."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notification_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        notification_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_ids", b"notification_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeNotification: _TypeAlias = AcknowledgeNotification  # noqa: Y015
 
 @_typing.final
 class ConversationChanged(_message.Message):

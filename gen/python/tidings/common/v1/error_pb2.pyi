@@ -66,6 +66,36 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """The frame asks for something this server doesn't know. Upgrade the server, or send what it knows."""
     ERROR_CODE_FENCED: _ErrorCode.ValueType  # 4019
     """A writer under an older fence; another instance owns this work now."""
+    ERROR_CODE_INVALID_EXPRESSION: _ErrorCode.ValueType  # 4020
+    """The expression can't be read; the message says what is wrong at which column. Mend it there."""
+    ERROR_CODE_EXPRESSION_TOO_LARGE: _ErrorCode.ValueType  # 4021
+    """The expression has too many operands, or is nested too deep. Save parts of it as combinations."""
+    ERROR_CODE_UNKNOWN_TAG: _ErrorCode.ValueType  # 4022
+    """No tag, alias or combination of this name. Check the spelling, or create it first."""
+    ERROR_CODE_UNKNOWN_USER: _ErrorCode.ValueType  # 4023
+    """No such user was ever seen. Check the id; recipients named by id need not have been seen."""
+    ERROR_CODE_NAME_TAKEN: _ErrorCode.ValueType  # 4024
+    """A tag or combination of this name exists already. Use another name, or update the one there is."""
+    ERROR_CODE_COMBINATION_CYCLE: _ErrorCode.ValueType  # 4025
+    """The combination would contain itself; the message shows the way round. Leave one of them out."""
+    ERROR_CODE_NAME_IN_USE: _ErrorCode.ValueType  # 4026
+    """Something still names it; the message lists what. Change that first, or force the deletion."""
+    ERROR_CODE_VERSION_CONFLICT: _ErrorCode.ValueType  # 4027
+    """It changed since the version you named. Read it again, then repeat the change if it still makes sense."""
+    ERROR_CODE_SNAPSHOT_GONE: _ErrorCode.ValueType  # 4028
+    """This snapshot of the tags is no longer kept, or not there yet. Use the newest."""
+    ERROR_CODE_EMPTY_AUDIENCE: _ErrorCode.ValueType  # 4029
+    """Nobody is in the audience. Change it, or allow an empty one."""
+    ERROR_CODE_NOTIFICATION_NOT_FOUND: _ErrorCode.ValueType  # 4030
+    """No such notification. Check the id."""
+    ERROR_CODE_NOTIFICATION_STATE_CONFLICT: _ErrorCode.ValueType  # 4031
+    """The notification's state doesn't allow this; the message names the state. What is over stays as it is."""
+    ERROR_CODE_REPORT_GONE: _ErrorCode.ValueType  # 4032
+    """Only the totals of this notification are still kept, not its recipients."""
+    ERROR_CODE_PUSH_NOT_CONFIGURED: _ErrorCode.ValueType  # 4033
+    """No push provider is set up here. Leave the push policy at NEVER, or configure one."""
+    ERROR_CODE_NETWORK_REFUSED: _ErrorCode.ValueType  # 4034
+    """The caller's address is not on the list of networks that may call this service. Add it to `allowed_networks` if it should."""
     ERROR_CODE_PROTOCOL_ERROR: _ErrorCode.ValueType  # 4400
     """The bytes are not a frame of the subprotocol in use: not decodable, or text where binary was agreed. Fix the client."""
     ERROR_CODE_UNAUTHENTICATED: _ErrorCode.ValueType  # 4401
@@ -146,6 +176,36 @@ ERROR_CODE_UNKNOWN_REQUEST: ErrorCode.ValueType  # 4018
 """The frame asks for something this server doesn't know. Upgrade the server, or send what it knows."""
 ERROR_CODE_FENCED: ErrorCode.ValueType  # 4019
 """A writer under an older fence; another instance owns this work now."""
+ERROR_CODE_INVALID_EXPRESSION: ErrorCode.ValueType  # 4020
+"""The expression can't be read; the message says what is wrong at which column. Mend it there."""
+ERROR_CODE_EXPRESSION_TOO_LARGE: ErrorCode.ValueType  # 4021
+"""The expression has too many operands, or is nested too deep. Save parts of it as combinations."""
+ERROR_CODE_UNKNOWN_TAG: ErrorCode.ValueType  # 4022
+"""No tag, alias or combination of this name. Check the spelling, or create it first."""
+ERROR_CODE_UNKNOWN_USER: ErrorCode.ValueType  # 4023
+"""No such user was ever seen. Check the id; recipients named by id need not have been seen."""
+ERROR_CODE_NAME_TAKEN: ErrorCode.ValueType  # 4024
+"""A tag or combination of this name exists already. Use another name, or update the one there is."""
+ERROR_CODE_COMBINATION_CYCLE: ErrorCode.ValueType  # 4025
+"""The combination would contain itself; the message shows the way round. Leave one of them out."""
+ERROR_CODE_NAME_IN_USE: ErrorCode.ValueType  # 4026
+"""Something still names it; the message lists what. Change that first, or force the deletion."""
+ERROR_CODE_VERSION_CONFLICT: ErrorCode.ValueType  # 4027
+"""It changed since the version you named. Read it again, then repeat the change if it still makes sense."""
+ERROR_CODE_SNAPSHOT_GONE: ErrorCode.ValueType  # 4028
+"""This snapshot of the tags is no longer kept, or not there yet. Use the newest."""
+ERROR_CODE_EMPTY_AUDIENCE: ErrorCode.ValueType  # 4029
+"""Nobody is in the audience. Change it, or allow an empty one."""
+ERROR_CODE_NOTIFICATION_NOT_FOUND: ErrorCode.ValueType  # 4030
+"""No such notification. Check the id."""
+ERROR_CODE_NOTIFICATION_STATE_CONFLICT: ErrorCode.ValueType  # 4031
+"""The notification's state doesn't allow this; the message names the state. What is over stays as it is."""
+ERROR_CODE_REPORT_GONE: ErrorCode.ValueType  # 4032
+"""Only the totals of this notification are still kept, not its recipients."""
+ERROR_CODE_PUSH_NOT_CONFIGURED: ErrorCode.ValueType  # 4033
+"""No push provider is set up here. Leave the push policy at NEVER, or configure one."""
+ERROR_CODE_NETWORK_REFUSED: ErrorCode.ValueType  # 4034
+"""The caller's address is not on the list of networks that may call this service. Add it to `allowed_networks` if it should."""
 ERROR_CODE_PROTOCOL_ERROR: ErrorCode.ValueType  # 4400
 """The bytes are not a frame of the subprotocol in use: not decodable, or text where binary was agreed. Fix the client."""
 ERROR_CODE_UNAUTHENTICATED: ErrorCode.ValueType  # 4401

@@ -258,6 +258,7 @@ class EdgeBatch(_message.Message):
     CLOSED_SESSIONS_FIELD_NUMBER: _builtins.int
     ENVELOPES_FIELD_NUMBER: _builtins.int
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_ACKNOWLEDGEMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened_user_ordinals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Users whose first session at this edge opened."""
@@ -278,6 +279,10 @@ class EdgeBatch(_message.Message):
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptDelta]:
         """What clients acknowledged or read."""
 
+    @_builtins.property
+    def notification_acknowledgements(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotificationAcknowledgement]:
+        """Whose clients said that they have a notification."""
+
     def __init__(
         self,
         *,
@@ -286,14 +291,41 @@ class EdgeBatch(_message.Message):
         closed_sessions: _abc.Iterable[_builtins.int] | None = ...,
         envelopes: _abc.Iterable[Global___ClientEnvelope] | None = ...,
         receipts: _abc.Iterable[Global___ReceiptDelta] | None = ...,
+        notification_acknowledgements: _abc.Iterable[Global___NotificationAcknowledgement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_sessions", b"closed_sessions", "closed_user_ordinals", b"closed_user_ordinals", "envelopes", b"envelopes", "opened_user_ordinals", b"opened_user_ordinals", "receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_sessions", b"closed_sessions", "closed_user_ordinals", b"closed_user_ordinals", "envelopes", b"envelopes", "notification_acknowledgements", b"notification_acknowledgements", "opened_user_ordinals", b"opened_user_ordinals", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EdgeBatch: _TypeAlias = EdgeBatch  # noqa: Y015
+
+@_typing.final
+class NotificationAcknowledgement(_message.Message):
+    """Who has a notification. Kept by the edge, and said again, until the router has acted on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    USER_ORDINALS_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """Which one."""
+    user_ordinals: _builtins.bytes
+    """A roaring bitmap of user ordinals in the portable serialisation."""
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+        user_ordinals: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_id", b"notification_id", "user_ordinals", b"user_ordinals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotificationAcknowledgement: _TypeAlias = NotificationAcknowledgement  # noqa: Y015
 
 @_typing.final
 class ClientEnvelope(_message.Message):
@@ -616,6 +648,7 @@ class RouterBatch(_message.Message):
     REPLIES_FIELD_NUMBER: _builtins.int
     DELIVERIES_FIELD_NUMBER: _builtins.int
     RESYNC_USER_ORDINALS_FIELD_NUMBER: _builtins.int
+    BROADCASTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reply]:
         """Answers."""
@@ -628,20 +661,65 @@ class RouterBatch(_message.Message):
     def resync_user_ordinals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Users whose live pushes were dropped because this link's queue was full: their sessions are to be synced from the log."""
 
+    @_builtins.property
+    def broadcasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Broadcast]:
+        """Frames for many."""
+
     def __init__(
         self,
         *,
         replies: _abc.Iterable[Global___Reply] | None = ...,
         deliveries: _abc.Iterable[Global___Delivery] | None = ...,
         resync_user_ordinals: _abc.Iterable[_builtins.int] | None = ...,
+        broadcasts: _abc.Iterable[Global___Broadcast] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "replies", b"replies", "resync_user_ordinals", b"resync_user_ordinals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcasts", b"broadcasts", "deliveries", b"deliveries", "replies", b"replies", "resync_user_ordinals", b"resync_user_ordinals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouterBatch: _TypeAlias = RouterBatch  # noqa: Y015
+
+@_typing.final
+class Broadcast(_message.Message):
+    """One frame for many users. The edge writes it to all their sessions, a few at a time, so that chat doesn't wait. Nothing is held
+    against a session that has no room for it: the router sends again what is not acknowledged.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ORDINALS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_CLASS_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_US_FIELD_NUMBER: _builtins.int
+    user_ordinals: _builtins.bytes
+    """A roaring bitmap of user ordinals in the portable serialisation; those who aren't here any more are passed over."""
+    traffic_class: Global___TrafficClass.ValueType
+    """What it may delay and when it may be dropped."""
+    frame: _builtins.bytes
+    """An encoded ServerFrame."""
+    notification_id: _builtins.str
+    """The notification it carries, so that its acknowledgements go back to the router that sent it."""
+    expire_time_us: _builtins.int
+    """From then on it is not written any more, in microseconds since 1970; 0 for no bound."""
+    def __init__(
+        self,
+        *,
+        user_ordinals: _builtins.bytes = ...,
+        traffic_class: Global___TrafficClass.ValueType = ...,
+        frame: _builtins.bytes = ...,
+        notification_id: _builtins.str = ...,
+        expire_time_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time_us", b"expire_time_us", "frame", b"frame", "notification_id", b"notification_id", "traffic_class", b"traffic_class", "user_ordinals", b"user_ordinals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Broadcast: _TypeAlias = Broadcast  # noqa: Y015
 
 @_typing.final
 class Reply(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidings/store/v1/user.proto\x12\x10tidings.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\x04User\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12!\n\x0cuser_ordinal\x18\x02 \x01(\rR\x0buserOrdinal\x12@\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0clastSeenTime\"/\n\x12\x45nsureUsersRequest\x12\x19\n\x08user_ids\x18\x01 \x03(\tR\x07userIds\"C\n\x13\x45nsureUsersResponse\x12,\n\x05users\x18\x01 \x03(\x0b\x32\x16.tidings.store.v1.UserR\x05users\",\n\x0fGetUsersRequest\x12\x19\n\x08user_ids\x18\x01 \x03(\tR\x07userIds\"@\n\x10GetUsersResponse\x12,\n\x05users\x18\x01 \x03(\x0b\x32\x16.tidings.store.v1.UserR\x05users\"P\n\x15RecordLastSeenRequest\x12\x37\n\tlast_seen\x18\x01 \x03(\x0b\x32\x1a.tidings.store.v1.LastSeenR\x08lastSeen\"]\n\x08LastSeen\x12!\n\x0cuser_ordinal\x18\x01 \x01(\rR\x0buserOrdinal\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\x18\n\x16RecordLastSeenResponse2\xa1\x02\n\x0bUserService\x12Z\n\x0b\x45nsureUsers\x12$.tidings.store.v1.EnsureUsersRequest\x1a%.tidings.store.v1.EnsureUsersResponse\x12Q\n\x08GetUsers\x12!.tidings.store.v1.GetUsersRequest\x1a\".tidings.store.v1.GetUsersResponse\x12\x63\n\x0eRecordLastSeen\x12\'.tidings.store.v1.RecordLastSeenRequest\x1a(.tidings.store.v1.RecordLastSeenResponseB\xb8\x01\n\x18\x65xample.tidings.store.v1B\tUserProtoP\x01Z/tidings.example/gen/go/tidings/store/v1;storev1\xa2\x02\x03TSX\xaa\x02\x10Tidings.Store.V1\xca\x02\x10Tidings\\Store\\V1\xe2\x02\x1cTidings\\Store\\V1\\GPBMetadata\xea\x02\x12Tidings::Store::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidings/store/v1/user.proto\x12\x10tidings.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\x04User\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12!\n\x0cuser_ordinal\x18\x02 \x01(\rR\x0buserOrdinal\x12@\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0clastSeenTime\"/\n\x12\x45nsureUsersRequest\x12\x19\n\x08user_ids\x18\x01 \x03(\tR\x07userIds\"C\n\x13\x45nsureUsersResponse\x12,\n\x05users\x18\x01 \x03(\x0b\x32\x16.tidings.store.v1.UserR\x05users\",\n\x0fGetUsersRequest\x12\x19\n\x08user_ids\x18\x01 \x03(\tR\x07userIds\"@\n\x10GetUsersResponse\x12,\n\x05users\x18\x01 \x03(\x0b\x32\x16.tidings.store.v1.UserR\x05users\"7\n\x10ListUsersRequest\x12#\n\ruser_ordinals\x18\x01 \x03(\rR\x0cuserOrdinals\"A\n\x11ListUsersResponse\x12,\n\x05users\x18\x01 \x03(\x0b\x32\x16.tidings.store.v1.UserR\x05users\"P\n\x15RecordLastSeenRequest\x12\x37\n\tlast_seen\x18\x01 \x03(\x0b\x32\x1a.tidings.store.v1.LastSeenR\x08lastSeen\"]\n\x08LastSeen\x12!\n\x0cuser_ordinal\x18\x01 \x01(\rR\x0buserOrdinal\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\x18\n\x16RecordLastSeenResponse2\xf7\x02\n\x0bUserService\x12Z\n\x0b\x45nsureUsers\x12$.tidings.store.v1.EnsureUsersRequest\x1a%.tidings.store.v1.EnsureUsersResponse\x12Q\n\x08GetUsers\x12!.tidings.store.v1.GetUsersRequest\x1a\".tidings.store.v1.GetUsersResponse\x12T\n\tListUsers\x12\".tidings.store.v1.ListUsersRequest\x1a#.tidings.store.v1.ListUsersResponse\x12\x63\n\x0eRecordLastSeen\x12\'.tidings.store.v1.RecordLastSeenRequest\x1a(.tidings.store.v1.RecordLastSeenResponseB\xb8\x01\n\x18\x65xample.tidings.store.v1B\tUserProtoP\x01Z/tidings.example/gen/go/tidings/store/v1;storev1\xa2\x02\x03TSX\xaa\x02\x10Tidings.Store.V1\xca\x02\x10Tidings\\Store\\V1\xe2\x02\x1cTidings\\Store\\V1\\GPBMetadata\xea\x02\x12Tidings::Store::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSERSREQUEST']._serialized_end=379
   _globals['_GETUSERSRESPONSE']._serialized_start=381
   _globals['_GETUSERSRESPONSE']._serialized_end=445
-  _globals['_RECORDLASTSEENREQUEST']._serialized_start=447
-  _globals['_RECORDLASTSEENREQUEST']._serialized_end=527
-  _globals['_LASTSEEN']._serialized_start=529
-  _globals['_LASTSEEN']._serialized_end=622
-  _globals['_RECORDLASTSEENRESPONSE']._serialized_start=624
-  _globals['_RECORDLASTSEENRESPONSE']._serialized_end=648
-  _globals['_USERSERVICE']._serialized_start=651
-  _globals['_USERSERVICE']._serialized_end=940
+  _globals['_LISTUSERSREQUEST']._serialized_start=447
+  _globals['_LISTUSERSREQUEST']._serialized_end=502
+  _globals['_LISTUSERSRESPONSE']._serialized_start=504
+  _globals['_LISTUSERSRESPONSE']._serialized_end=569
+  _globals['_RECORDLASTSEENREQUEST']._serialized_start=571
+  _globals['_RECORDLASTSEENREQUEST']._serialized_end=651
+  _globals['_LASTSEEN']._serialized_start=653
+  _globals['_LASTSEEN']._serialized_end=746
+  _globals['_RECORDLASTSEENRESPONSE']._serialized_start=748
+  _globals['_RECORDLASTSEENRESPONSE']._serialized_end=772
+  _globals['_USERSERVICE']._serialized_start=775
+  _globals['_USERSERVICE']._serialized_end=1150
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class UserServiceStub:
                 request_serializer=tidings_dot_store_dot_v1_dot_user__pb2.GetUsersRequest.SerializeToString,
                 response_deserializer=tidings_dot_store_dot_v1_dot_user__pb2.GetUsersResponse.FromString,
                 _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/tidings.store.v1.UserService/ListUsers',
+                request_serializer=tidings_dot_store_dot_v1_dot_user__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=tidings_dot_store_dot_v1_dot_user__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
         self.RecordLastSeen = channel.unary_unary(
                 '/tidings.store.v1.UserService/RecordLastSeen',
                 request_serializer=tidings_dot_store_dot_v1_dot_user__pb2.RecordLastSeenRequest.SerializeToString,
@@ -70,6 +75,13 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsers(self, request, context):
+        """Users by ordinal. Batched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordLastSeen(self, request, context):
         """Notes when users were last online; never goes back. Batched.
         """
@@ -89,6 +101,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.GetUsers,
                     request_deserializer=tidings_dot_store_dot_v1_dot_user__pb2.GetUsersRequest.FromString,
                     response_serializer=tidings_dot_store_dot_v1_dot_user__pb2.GetUsersResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=tidings_dot_store_dot_v1_dot_user__pb2.ListUsersRequest.FromString,
+                    response_serializer=tidings_dot_store_dot_v1_dot_user__pb2.ListUsersResponse.SerializeToString,
             ),
             'RecordLastSeen': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordLastSeen,
@@ -151,6 +168,33 @@ class UserService:
             '/tidings.store.v1.UserService/GetUsers',
             tidings_dot_store_dot_v1_dot_user__pb2.GetUsersRequest.SerializeToString,
             tidings_dot_store_dot_v1_dot_user__pb2.GetUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.store.v1.UserService/ListUsers',
+            tidings_dot_store_dot_v1_dot_user__pb2.ListUsersRequest.SerializeToString,
+            tidings_dot_store_dot_v1_dot_user__pb2.ListUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class UserServiceStub:
     """The users' ordinals; those never seen come into being. Batched."""
     GetUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.GetUsersRequest, _user_pb2.GetUsersResponse]
     """Users by id, without creating any. Batched."""
+    ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
+    """Users by ordinal. Batched."""
     RecordLastSeen: _grpc.UnaryUnaryMultiCallable[_user_pb2.RecordLastSeenRequest, _user_pb2.RecordLastSeenResponse]
     """Notes when users were last online; never goes back. Batched."""
 
@@ -49,6 +51,8 @@ class UserServiceAsyncStub(UserServiceStub):
     """The users' ordinals; those never seen come into being. Batched."""
     GetUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUsersRequest, _user_pb2.GetUsersResponse]  # type: ignore[assignment]
     """Users by id, without creating any. Batched."""
+    ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
+    """Users by ordinal. Batched."""
     RecordLastSeen: _aio.UnaryUnaryMultiCallable[_user_pb2.RecordLastSeenRequest, _user_pb2.RecordLastSeenResponse]  # type: ignore[assignment]
     """Notes when users were last online; never goes back. Batched."""
 
@@ -70,6 +74,14 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.GetUsersResponse, _abc.Awaitable[_user_pb2.GetUsersResponse]]:
         """Users by id, without creating any. Batched."""
+
+    @_abc_1.abstractmethod
+    def ListUsers(
+        self,
+        request: _user_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.ListUsersResponse, _abc.Awaitable[_user_pb2.ListUsersResponse]]:
+        """Users by ordinal. Batched."""
 
     @_abc_1.abstractmethod
     def RecordLastSeen(

@@ -9,9 +9,10 @@ from typing import TypeVar
 import structlog
 
 from mesh import batching, errors
-from router.store_pool import PASSING
+from tidings.common.v1 import error_pb2
 
-__all__ = ["PASSING", "delays", "drain", "until_done"]
+PASSING = {error_pb2.ERROR_CODE_UNAVAILABLE, error_pb2.ERROR_CODE_OVERLOADED, error_pb2.ERROR_CODE_RATE_LIMITED}
+"""Reasons that may pass by themselves: the same request may succeed a little later."""
 
 _FIRST_SECONDS = 0.05
 _LONGEST_SECONDS = 1.0  # a store that comes back is found within this time
