@@ -3,13 +3,27 @@
 A send is refused only here, before it is accepted; once accepted it stays until a router has answered it.
 """
 
+from collections.abc import Callable
+
 from edge.rate import SendGate, TokenBucket
 from edge.rules import FLOOD_FACTOR, RETRY_SECONDS, Rules
 from mesh import errors
+from tidings.client.v1.frames_pb2 import ClientFrame
 
-_COST = {"acknowledge": 0.2}  # tokens; who is sent much must be able to say so. Every other frame costs one
-_POSITION_COST = 0.02  # tokens for each position of a frame: each is a row for the store
-_USER_COST = 0.5  # tokens for each user a frame names to watch: one never heard of comes into being
+# In tokens; every frame not in _COSTS costs one.
+_ACKNOWLEDGE_COST = 0.2  # who is sent much must be able to say so
+_POSITION_COST = 0.02  # for each position of a frame: each is a row for the store
+_NOTIFICATION_COST = 0.1  # for each notification acknowledged: one nobody sent costs a bitmap, and a look in the store
+_USER_COST = 0.5  # for each user a frame names to watch: one never heard of comes into being
+
+_COSTS: dict[str, Callable[[ClientFrame, Rules], float]] = {
+    "acknowledge": lambda frame, _: _ACKNOWLEDGE_COST + _POSITION_COST * len(frame.acknowledge.positions),
+    "acknowledge_notification": lambda frame, _: (
+        _ACKNOWLEDGE_COST + _NOTIFICATION_COST * len(frame.acknowledge_notification.notification_ids)
+    ),
+    # More users than may be watched are refused, whatever the rate.
+    "watch_presence": lambda frame, rules: 1.0 + _USER_COST * min(len(frame.watch_presence.user_ids), rules.max_watched),
+}
 
 
 class FloodingError(Exception):
@@ -29,14 +43,14 @@ class Admission:
         self._limited = False
         self.in_flight = 0
 
-    def on_frame(self, arm: str, now: float, positions: int = 0, users: int = 0) -> None:
-        """A frame of this kind came in, with so many positions and users; what follows is about this one.
+    def on_frame(self, frame: ClientFrame, arm: str, now: float) -> None:
+        """A frame with this arm came in; what follows is about this one.
 
         Raises:
             FloodingError: close the session.
         """
-        rules = self._rules
-        cost = min(_COST.get(arm, 1.0) + _POSITION_COST * positions + _USER_COST * users, rules.frames_burst)
+        rules, cost_of = self._rules, _COSTS.get(arm)
+        cost = 1.0 if cost_of is None else min(cost_of(frame, rules), rules.frames_burst)
         self._limited = not self._bucket.take(rules.frames_per_second, rules.frames_burst, now, cost)
         if self._limited:
             self._count_excess(now, max(1.0, cost))

@@ -1,4 +1,4 @@
-"""The edge's three clocks: session deadlines, syncing everybody again after a link was lost, publishing metrics."""
+"""What an edge does by and by: session deadlines, broadcasts, syncing everybody again after a link was lost, publishing metrics."""
 
 import asyncio
 from collections.abc import Callable
@@ -54,6 +54,17 @@ def _resync(numbers: list[int], switchboard: Switchboard, now: float) -> None:
             session.resync(now)
             switchboard.rewatch(session)
     switchboard.flush()
+
+
+async def write_broadcasts(
+    wanted: asyncio.Event, switchboard: Switchboard, clock: Callable[[], float], wall: Callable[[], float]
+) -> None:
+    """Whenever `wanted` is set, write what is broadcast, one slice a turn of the event loop: chat goes in between."""
+    while True:
+        await wanted.wait()
+        if not switchboard.write_slice(clock(), wall()):
+            wanted.clear()
+        await asyncio.sleep(0)
 
 
 async def publish(metrics: EdgeMetrics) -> None:

@@ -3,6 +3,8 @@
 A user is online here while at least one session with their ordinal is; the directory says when that begins and ends.
 """
 
+from array import array
+
 from pyroaring import BitMap
 
 from edge.session import Session
@@ -17,6 +19,7 @@ class Directory:
         self._by_number: dict[int, Session] = {}
         self._by_device: dict[tuple[str, str], Session] = {}
         self._by_ordinal: dict[int, tuple[Session, ...]] = {}  # tuples: a reader is not disturbed by one that ends
+        self._online = BitMap()  # its keys
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -33,6 +36,8 @@ class Directory:
         """The session's ordinal is known; True when it is the user's first session here."""
         others = self._by_ordinal.get(session.user_ordinal, _NONE)
         self._by_ordinal[session.user_ordinal] = (*others, session)
+        if not others:
+            self._online.add(session.user_ordinal)
         return not others
 
     def leave(self, session: Session) -> bool:
@@ -58,7 +63,11 @@ class Directory:
 
     def snapshot(self) -> bytes:
         """The ordinals online here as a roaring bitmap, in the portable serialisation."""
-        return BitMap(self._by_ordinal).serialize()
+        return self._online.serialize()
+
+    def here(self, users: BitMap) -> "array[int]":
+        """Those of these users who are online here, ascending."""
+        return (users & self._online).to_array()
 
     def _offline(self, session: Session) -> bool:
         sessions = self._by_ordinal.get(session.user_ordinal, _NONE)
@@ -66,4 +75,5 @@ class Directory:
         if others:
             self._by_ordinal[session.user_ordinal] = others
             return False
+        self._online.discard(session.user_ordinal)
         return self._by_ordinal.pop(session.user_ordinal, None) is not None

@@ -1,5 +1,6 @@
 """The two subprotocols: what a frame looks like on the wire. Server frames come encoded from the routers and stay as they are
-for binary clients; for JSON clients each distinct frame is converted once a batch, however many they are."""
+for binary clients; for JSON clients each distinct frame is converted once a batch, however many they are, and the frame of a
+broadcast once for all of its batches."""
 
 import json
 from collections import deque
@@ -65,6 +66,7 @@ class JsonEncoding:
 
     def __init__(self) -> None:
         self._texts: dict[bytes, bytes] = {}
+        self._held = b""
 
     def decode(self, message: bytes | str) -> ClientFrame:
         """See Encoding."""
@@ -79,9 +81,17 @@ class JsonEncoding:
             text = self._texts[frame] = to_json(ServerFrame.FromString(frame)).encode()
         return text
 
+    def hold(self, frame: bytes) -> None:
+        """Batches to come will have this frame again: don't forget its text until another is held."""
+        self._held = frame
+
     def forget(self) -> None:
         """The batch is over: its texts are not needed again."""
-        self._texts.clear()
+        if self._texts:
+            text = self._texts.get(self._held)
+            self._texts.clear()
+            if text is not None:
+                self._texts[self._held] = text
 
 
 def from_json(text: str | bytes, into: M) -> M:

@@ -7,8 +7,10 @@ import asyncio
 from typing import Any, Protocol
 
 import grpc
+from pyroaring import BitMap
 
 from edge.link_queue import LinkQueue
+from edge.pace import Pace
 from edge.peers import Peer
 from tidings.router.v1 import link_pb2, link_pb2_grpc
 
@@ -17,6 +19,8 @@ MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
 # Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
 MARKS_SECONDS = 0.02
+# Who has a notification is told in bitmaps, and written to the store in a transaction for each: they are to be well filled.
+NOTIFICATION_ACKS_SECONDS = 0.2
 ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
 
 
@@ -35,7 +39,7 @@ class LinkPort(Protocol):
     def on_lost(self, link: "Link") -> None:
         """The stream ended."""
 
-    def on_batch(self, batch: link_pb2.RouterBatch) -> None:
+    def on_batch(self, link: "Link", batch: link_pb2.RouterBatch) -> None:
         """The router says something."""
 
 
@@ -57,8 +61,8 @@ class Link:
         self._port = port
         self._wake = asyncio.Event()
         self._acknowledge_due: asyncio.TimerHandle | None = None
-        self._marks_due: asyncio.TimerHandle | None = None
-        self._marks_went = 0.0
+        self._marks = Pace(MARKS_SECONDS, self._send_marks)
+        self._acks = Pace(NOTIFICATION_ACKS_SECONDS, self._send_acks)
 
     def wake(self) -> None:
         """Something was queued."""
@@ -66,9 +70,12 @@ class Link:
 
     def wake_for_marks(self) -> None:
         """Marks were queued: the first go at once, those that follow it closely go together."""
-        if self._marks_due is None:
-            loop = asyncio.get_running_loop()
-            self._marks_due = loop.call_at(self._marks_went + MARKS_SECONDS, self._send_marks)
+        self._marks.gathered()
+
+    def acknowledge(self, notification_id: str, users: BitMap, stray: bool) -> int:
+        """See AckLink. Paced as marks are."""
+        self._acks.gathered()
+        return self.queue.acks.add(notification_id, users, stray)
 
     async def run(self) -> None:
         """Hold the stream until it ends.
@@ -90,9 +97,10 @@ class Link:
             await self._read(call)
         finally:
             call.cancel()
-            for due in (self._acknowledge_due, self._marks_due):
-                if due is not None:
-                    due.cancel()
+            if self._acknowledge_due is not None:
+                self._acknowledge_due.cancel()
+            self._marks.cancel()
+            self._acks.cancel()
             if writer is not None:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
@@ -120,7 +128,7 @@ class Link:
         self.queue.on_processed(response.processed_sequence)
         arm = response.WhichOneof("body")
         if arm == "batch":
-            self._port.on_batch(response.batch)
+            self._port.on_batch(self, response.batch)
         elif arm == "drain":
             self._port.on_draining(self)
         if arm is not None:
@@ -138,8 +146,11 @@ class Link:
                 await call.write(request)
 
     def _send_marks(self) -> None:
-        self._marks_due, self._marks_went = None, asyncio.get_running_loop().time()
         self.queue.release_marks()
+        self._wake.set()
+
+    def _send_acks(self) -> None:
+        self.queue.acks.release()
         self._wake.set()
 
     def _acknowledge_soon(self) -> None:

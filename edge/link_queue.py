@@ -1,16 +1,19 @@
 """What an edge has to say to one router, gathered between two sends, and the numbering of both directions. Pure.
 
-Envelopes are bounded by `Routes`; online changes by the number of users; marks by `max_marks`. Marks are kept until the router has
-acted on the batch that carried them, so that they survive the link.
+Envelopes are bounded by `Routes`; online changes by the number of users; marks by `max_marks`; acknowledgements of notifications by
+NotificationAcks. Marks and acknowledgements are kept until the router has acted on the batch that carried them, so that they
+survive the link.
 """
 
 from collections import deque
 from collections.abc import Callable
 
+from edge.notification_acks import NotificationAcks
 from tidings.router.v1 import link_pb2
 
 PROTOCOL_VERSION = 1
 BATCH_BYTES = 8 * 1024 * 1024  # of a batch's envelopes, roughly: half of gRPC's limit, past which the whole link would be lost
+ACK_BYTES = 1024 * 1024  # of a batch's acknowledgements of notifications, roughly
 FEW = 32  # envelopes that stay below that whatever they carry, so that they need not be measured
 
 Mark = link_pb2.ReceiptDelta
@@ -24,11 +27,15 @@ class LinkQueue:
     Args:
         max_batch: most envelopes, and most marks, of one batch.
         max_marks: most marks waiting; past it the oldest is dropped (its client is sent those entries again).
+
+    Attributes:
+        acks: acknowledgements of notifications.
     """
 
     def __init__(self, max_batch: int, max_marks: int) -> None:
         self._max_batch = max_batch
         self._max_marks = max_marks
+        self.acks = NotificationAcks()
         self._sequence = 0
         self._acted_on = 0
         self._told = 0
@@ -86,7 +93,7 @@ class LinkQueue:
     def take(self) -> link_pb2.LinkRequest | None:
         """All that queued up, as the next request; None when there is nothing to say."""
         marks = self._take_marks() if self._marks_due else {}
-        if not (self._envelopes or self._online or marks or self._closed_sessions or self._new_barriers):
+        if not (self._envelopes or self._online or marks or self._closed_sessions or self._new_barriers or self.acks.due):
             return None
         request = link_pb2.LinkRequest(sequence=self._next(), processed_sequence=self._acted_on)
         self._told = self._acted_on
@@ -100,6 +107,8 @@ class LinkQueue:
         if marks:
             batch.receipts.extend(marks.values())
             self._kept.append((self._sequence, marks))
+        if self.acks.due:
+            batch.notification_acknowledgements.extend(self.acks.take(self._sequence, ACK_BYTES))
         if self._new_barriers:
             self._barriers.append((self._sequence, self._new_barriers))
             self._new_barriers = []
@@ -120,12 +129,14 @@ class LinkQueue:
         """The router has acted on our requests up to this one."""
         while self._kept and self._kept[0][0] <= sequence:
             self._kept.popleft()
+        self.acks.on_processed(sequence)
         while self._barriers and self._barriers[0][0] <= sequence:
             for passed in self._barriers.popleft()[1]:
                 passed()
 
     def abandon(self) -> dict[MarkKey, Mark]:
-        """The link is lost: gives the marks that may not have arrived. Barriers pass, for a new link syncs everybody."""
+        """The link is lost: gives the marks that may not have arrived; `acks` is asked for itself. Barriers pass, for a new link
+        syncs everybody."""
         marks: dict[MarkKey, Mark] = {}
         for kept in [*(kept for _, kept in self._kept), self._marks]:
             for key, mark in kept.items():

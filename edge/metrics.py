@@ -19,20 +19,38 @@ class EdgeMetrics:
     Attributes:
         messages_in: sends accepted since the last `publish`.
         messages_out: chat frames handed to sessions since then.
+        notifications_out: notification frames handed to sessions since then; their outboxes may have dropped some.
+        notification_acks: notifications that clients acknowledged since then.
         dropped: frames that full outboxes dropped since then, by traffic class.
+        broadcasts_dropped: broadcasts not written, or not to the end, since then, by reason.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
         meter = telemetry.meter
         self.messages_in = 0
         self.messages_out = 0
+        self.notifications_out = 0
+        self.notification_acks = 0
         self.dropped: dict[int, int] = {}
+        self.broadcasts_dropped: dict[str, int] = {}
+        self._acks_dropped = 0
         self._errors: dict[str, int] = {}
         self._open = 0
         self._published_open = 0
         self._messages = meter.create_counter("messages_total", "1", "Sends accepted (in) and chat frames delivered (out)")
         self._client_errors = meter.create_counter("client_errors_total", "1", "Named errors and close codes told to clients")
         self._drops = meter.create_counter("outbox_dropped_frames_total", "1", "Frames that full outboxes dropped, by class")
+        self._notifications = meter.create_counter(
+            "notifications_total", "1", "Notification frames handed to sessions (out) and acknowledged by clients (acknowledged)"
+        )
+        self._broadcast_drops = meter.create_counter(
+            "broadcasts_dropped_total", "1", "Broadcasts not written, or not to the end, by reason"
+        )
+        self._ack_drops = meter.create_counter(
+            "notification_acknowledgements_dropped_total",
+            "1",
+            "Those that found no room; their notifications come again",
+        )
         self._connections = meter.create_up_down_counter("concurrent_websocket_connections", "1", "Connections open now")
         self._latency = telemetry.histogram(
             "message_delivery_latency_seconds", "From the store's time to the edge's delivery, one sample a batch"
@@ -49,6 +67,10 @@ class EdgeMetrics:
     def client_error(self, reason: str) -> None:
         """A client was told a named error."""
         self._errors[reason] = self._errors.get(reason, 0) + 1
+
+    def acks_dropped(self, count: int) -> None:
+        """So many acknowledgements of notifications found no room."""
+        self._acks_dropped += count
 
     def sample(self, deliveries: Iterable[link_pb2.Delivery]) -> None:
         """Measure the delivery latency of a batch by its first log entry."""
@@ -67,7 +89,17 @@ class EdgeMetrics:
             self._client_errors.add(count, {"reason": reason})
         for traffic_class, count in self.dropped.items():
             self._drops.add(count, {"traffic_class": _CLASS_NAMES[traffic_class]})
+        self._publish_notifications()
         self._errors.clear()
         self.dropped.clear()
         self._connections.add(self._open - self._published_open)
         self._published_open = self._open
+
+    def _publish_notifications(self) -> None:
+        self._notifications.add(self.notifications_out, {"direction": "out"})
+        self._notifications.add(self.notification_acks, {"direction": "acknowledged"})
+        for reason, count in self.broadcasts_dropped.items():
+            self._broadcast_drops.add(count, {"reason": reason})
+        self._ack_drops.add(self._acks_dropped)
+        self.notifications_out = self.notification_acks = self._acks_dropped = 0
+        self.broadcasts_dropped.clear()

@@ -1,5 +1,6 @@
 """What the session core asks of the world. Nothing here waits, and nothing here fails: outcomes come back as events."""
 
+from collections.abc import Collection
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
@@ -50,6 +51,9 @@ class MeshPort(Protocol):
 
     def mark(self, session: int, mark: link_pb2.ReceiptDelta) -> None:
         """Move marks; only the newest of a session and conversation is kept until it is sent."""
+
+    def acknowledge_notifications(self, notification_ids: Collection[str], user_ordinal: int) -> None:
+        """A device of the user has these notifications."""
 
 
 class EdgePort(MeshPort, Protocol[S]):

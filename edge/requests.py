@@ -4,7 +4,7 @@ Whether a conversation exists and who is in it is the routers' business: here on
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from edge.rules import Rules
 from mesh import errors, naming
@@ -14,6 +14,7 @@ from tidings.common.v1.conversation_pb2 import Position
 from tidings.router.v1 import link_pb2
 
 MAX_POSITIONS = 1_000  # in one frame; see frames.proto
+MAX_NOTIFICATIONS = 1_000  # likewise
 MAX_SEQ = 2**63 - 1  # what the store can number
 MAX_CLIENT_NAME = 128  # characters
 MAX_TYPE_NAME = 128  # characters
@@ -23,6 +24,7 @@ REMEMBERED_PAIRS = 65_536  # about 20 MB; deriving an id costs as much as all th
 
 _direct_id = functools.lru_cache(REMEMBERED_PAIRS)(naming.direct_conversation_id)
 _CONVERSATION = naming.CONVERSATION_ID.fullmatch
+_NOTIFICATION = naming.NOTIFICATION_ID.fullmatch
 _USER = naming.USER_ID.fullmatch
 _CLIENT_MSG = naming.CLIENT_MSG_ID.fullmatch
 
@@ -113,6 +115,15 @@ def watched(user_ids: Iterable[str], field: str) -> list[str]:
         if not _USER(user_id):
             raise errors.invalid_field(field, "each is 1-128 characters of [A-Za-z0-9._@+-]")
     return found
+
+
+def notifications(notification_ids: Collection[str], field: str) -> Collection[str]:
+    """Ids of notifications, each checked."""
+    if len(notification_ids) > MAX_NOTIFICATIONS:
+        raise errors.invalid_field(field, f"give at most {MAX_NOTIFICATIONS} notifications a frame")
+    if not all(map(_NOTIFICATION, notification_ids)):
+        raise errors.invalid_field(field, 'each is "n" followed by 26 characters of [a-z2-7], as the notification named itself')
+    return notification_ids
 
 
 def conversation(conversation_id: str) -> str:

@@ -41,6 +41,7 @@ async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry
     work = (
         clockwork.tick_sessions(edge.population, edge.switchboard, time.monotonic, _tick_seconds(settings)),
         clockwork.resync_sessions(edge.resync, edge.switchboard, time.monotonic, settings.resyncs_per_second),
+        clockwork.write_broadcasts(edge.broadcasts, edge.switchboard, time.monotonic, time.time),
         clockwork.publish(edge.metrics),
         watch_loop_lag(edge.on_lag),
     )
@@ -71,9 +72,15 @@ class _Edge:
         self._rules = Rules.of(settings, edge_id)
         self._tokens = TokenVerifier(settings)
         self.resync = asyncio.Event()
+        self.broadcasts = asyncio.Event()
         self.metrics = EdgeMetrics(telemetry)
         self.switchboard = Switchboard(
-            settings.max_pending, settings.max_pending_bytes, self.metrics, time.monotonic, self.resync.set
+            settings.max_pending,
+            settings.max_pending_bytes,
+            self.metrics,
+            time.monotonic,
+            self.resync.set,
+            self.broadcasts.set,
         )
         self.population = Population(settings.capacity, settings.connections_per_user)
         self.departures = Departures(self.population, self.switchboard.flush)

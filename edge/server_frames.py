@@ -1,5 +1,6 @@
 """The frames an edge itself says; all others come encoded from the routers. Pure; times are Unix seconds."""
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge.rules import Rules
@@ -70,6 +71,14 @@ def error_code(frame: bytes) -> int:
         while frame[start - 1] & 0x80:  # a varint goes on while the top bit is set
             start += 1
     return ServerFrame.FromString(frame).error.code if frame[start : start + 1] == _ERROR else 0
+
+
+def notification_id(frame: bytes) -> str:
+    """The id of an encoded notification; empty when the frame is none."""
+    try:
+        return ServerFrame.FromString(frame).notification.notification_id
+    except DecodeError:
+        return ""
 
 
 def _set(field: Timestamp, unix_seconds: float) -> None:

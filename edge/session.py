@@ -14,9 +14,10 @@ from edge.device_sync import DeviceSync
 from edge.lifetime import Lifetime
 from edge.outbox import CHAT
 from edge.ports import ClientPort, EdgePort, Expects
-from edge.rules import MAX_FETCHES, RETRY_SECONDS, Rules
+from edge.rules import RETRY_SECONDS, Rules
 from edge.states import MOVES, Event, State
 from edge.voice import Voice
+from edge.watches import Watches
 from mesh import errors
 from mesh.credentials import Identity
 from tidings.client.v1 import frames_pb2
@@ -43,8 +44,7 @@ class Session:
         "_rules",
         "_voice",
         "_wall",
-        "_watched",
-        "_watches_asked",
+        "_watches",
         "deadline",
         "number",
         "stalled",
@@ -69,8 +69,7 @@ class Session:
         self._admission = Admission(rules, now)
         self._catch_up = CatchUp(rules)
         self._caught_up = False
-        self._watched: set[str] | None = None
-        self._watches_asked = 0  # and not yet answered
+        self._watches = Watches(rules, self._voice)
 
     @property
     def user_id(self) -> str:
@@ -90,7 +89,7 @@ class Session:
     @property
     def watches(self) -> bool:
         """Whether the session watches presences."""
-        return bool(self._watched)
+        return bool(self._watches)
 
     # What the client says
 
@@ -101,8 +100,7 @@ class Session:
         self._lifetime.heard = now
         arm = frame.WhichOneof("body") or ""
         try:
-            users = min(len(frame.watch_presence.user_ids), self._rules.max_watched)  # more are refused, whatever the rate
-            self._admission.on_frame(arm, now, len(frame.acknowledge.positions), users)
+            self._admission.on_frame(frame, arm, now)
             self._act(frame, arm, now)
         except errors.TidingsError as error:
             self._refuse(error, frame.request_id, getattr(frame, arm).client_msg_id[:64] if arm in _SENDS else "")
@@ -172,6 +170,11 @@ class Session:
             self._acknowledge(conversation_id, seq, 0, now)
         self._pull(now)
 
+    def _on_acknowledge_notification(self, frame: frames_pb2.ClientFrame, now: float) -> None:
+        # Never refused for its rate either: the notification would only be sent again.
+        given = frame.acknowledge_notification.notification_ids
+        self._voice.acknowledge_notifications(requests.notifications(given, "acknowledge_notification.notification_ids"))
+
     def _on_mark_read(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         conversation_id, seq = requests.mark_read(frame.mark_read)
         self._acknowledge(conversation_id, seq, seq, now)
@@ -185,27 +188,11 @@ class Session:
 
     def _on_watch_presence(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._admission.check_rate()
-        if len(frame.watch_presence.user_ids) > self._rules.max_watched:
-            raise errors.too_many_watched(self._rules.max_watched)  # however often it names the same one
-        new = requests.watched(frame.watch_presence.user_ids, "watch_presence.user_ids")
-        together = (self._watched or set()).union(new)
-        if len(together) > self._rules.max_watched:
-            raise errors.too_many_watched(self._rules.max_watched)
-        if self._watches_asked >= MAX_FETCHES:
-            raise errors.overloaded(RETRY_SECONDS, f"this session waits for {MAX_FETCHES} presences, and")
-        watch = link_pb2.ClientEnvelope(request_id=frame.request_id, watch_users=link_pb2.WatchUsers(watch_user_ids=new))
-        self._voice.ask(self.user_id, watch, Expects.PRESENCE)
-        self._watches_asked += 1
-        self._watched = together
+        self._watches.watch(frame.watch_presence.user_ids, frame.request_id)
 
     def _on_unwatch_presence(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._admission.check_rate()
-        if len(frame.unwatch_presence.user_ids) > self._rules.max_watched:
-            raise errors.invalid_field("unwatch_presence.user_ids", f"name at most {self._rules.max_watched} users")
-        gone = requests.watched(frame.unwatch_presence.user_ids, "unwatch_presence.user_ids")
-        self._watched = (self._watched or set()).difference(gone) if gone else None
-        unwatch = link_pb2.WatchUsers(unwatch_user_ids=gone, clear=not gone)
-        self._voice.tell(self.user_id, link_pb2.ClientEnvelope(watch_users=unwatch))
+        self._watches.unwatch(frame.unwatch_presence.user_ids)
 
     def _on_fetch_messages(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._admission.check_rate()
@@ -244,7 +231,7 @@ class Session:
             self._client.write(frame, CHAT, asked=True)
             self._pull(now)
         elif expects is Expects.PRESENCE:
-            self._watches_asked -= 1
+            self._watches.on_answered()
             self._client.write(frame, CHAT)
         else:
             self._on_refused_by_router(expects, now)
@@ -284,10 +271,7 @@ class Session:
 
     def rewatch(self) -> None:
         """The routers forgot what the session watches: tell them again."""
-        if self._watched and self.user_ordinal:
-            watch = link_pb2.WatchUsers(watch_user_ids=sorted(self._watched), clear=True)
-            self._voice.ask(self.user_id, link_pb2.ClientEnvelope(watch_users=watch), Expects.PRESENCE)
-            self._watches_asked += 1
+        self._watches.renew()
 
     def _on_refused_by_router(self, expects: Expects, now: float) -> None:
         if expects is Expects.OPENED:
@@ -401,6 +385,7 @@ _HANDLERS: dict[str, Handler] = {
     "refresh_token": Session._on_refresh_token,
     "heartbeat": Session._on_heartbeat,
     "acknowledge": Session._on_acknowledge,
+    "acknowledge_notification": Session._on_acknowledge_notification,
     "mark_read": Session._on_mark_read,
     "start_typing": Session._on_typing,
     "stop_typing": Session._on_typing,

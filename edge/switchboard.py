@@ -3,18 +3,20 @@
 It runs on the event loop and never waits. Frames are written to the clients once, at the end of each batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
 
 from edge import server_frames
+from edge.ack_routes import AckRoutes
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
+from edge.fan_out import FanOut
 from edge.link import Link
 from edge.link_queue import Mark, MarkKey, merge
 from edge.metrics import EdgeMetrics
-from edge.outbox import CHAT
+from edge.outbox import NOTIFICATION
 from edge.ports import Expects
 from edge.routes import Pending, Routes
 from edge.session import Session
@@ -42,10 +44,17 @@ class Switchboard:
         max_pending, max_pending_bytes: bounds of unanswered requests; past them sends are refused OVERLOADED.
         clock: monotonic seconds.
         resync: called when all sessions are to be synced again, paced.
+        broadcast: called when broadcasts wait for `write_slice`.
     """
 
     def __init__(
-        self, max_pending: int, max_pending_bytes: int, metrics: EdgeMetrics, clock: Callable[[], float], resync: Callable[[], None]
+        self,
+        max_pending: int,
+        max_pending_bytes: int,
+        metrics: EdgeMetrics,
+        clock: Callable[[], float],
+        resync: Callable[[], None],
+        broadcast: Callable[[], None],
     ) -> None:
         self.directory = Directory()
         self.json = JsonEncoding()
@@ -55,9 +64,12 @@ class Switchboard:
         self._served: set[str] = set()  # links that have been live; they may be draining now
         self._routes = Routes(self._send, max_pending, max_pending_bytes)
         self._homeless: dict[MarkKey, Mark] = {}
+        self._acks = AckRoutes(self.links, metrics.acks_dropped)
+        self._fan_out = FanOut(self.directory, self.json, metrics, self.failed)
         self._metrics = metrics
         self._clock = clock
         self._resync = resync
+        self._broadcast = broadcast
         self._dirty: list[Flushable] = []
 
     # For connections
@@ -73,6 +85,12 @@ class Switchboard:
             for connection in dirty:
                 _flush(connection)
         self.json.forget()
+
+    def write_slice(self, now: float, wall: float) -> bool:
+        """Write what is broadcast to some more sessions; False when nothing is left."""
+        more = self._fan_out.write_slice(now, wall)
+        self.flush()
+        return more
 
     def failed(self, session: Session) -> None:
         """A fault of ours in this session, being handled: log it and end the session, which resumes elsewhere; no other notices."""
@@ -106,6 +124,11 @@ class Switchboard:
     def mark(self, session: int, mark: link_pb2.ReceiptDelta) -> None:
         """See EdgePort."""
         self._mark((session, mark.conversation_id), mark)
+
+    def acknowledge_notifications(self, notification_ids: Collection[str], user_ordinal: int) -> None:
+        """See EdgePort."""
+        self._metrics.notification_acks += len(notification_ids)
+        self._acks.acknowledge(notification_ids, user_ordinal)
 
     def enter(self, session: Session) -> None:
         """See EdgePort."""
@@ -186,6 +209,7 @@ class Switchboard:
         homeless, self._homeless = self._homeless, {}
         for key, mark in homeless.items():
             self._mark(key, mark)
+        self._acks.on_live()
         self._resync_all()
 
     def on_draining(self, link: Link) -> None:
@@ -204,10 +228,11 @@ class Switchboard:
         self._routes.on_lost(link.router_id)
         for key, mark in link.queue.abandon().items():
             self._mark(key, mark)
+        self._acks.on_lost(link.queue.acks.abandon())
         self._resync_all()
         self.flush()
 
-    def on_batch(self, batch: link_pb2.RouterBatch) -> None:
+    def on_batch(self, link: Link, batch: link_pb2.RouterBatch) -> None:
         """See LinkPort."""
         now = self._clock()
         for reply in batch.replies:
@@ -215,8 +240,15 @@ class Switchboard:
             if pending is not None:
                 self._reply(reply, pending, now)
         for delivery in batch.deliveries:
-            self._deliver(delivery, now)
+            self._fan_out.deliver(delivery, now)
+            if delivery.traffic_class == NOTIFICATION:
+                self._acks.sent_by(server_frames.notification_id(delivery.frame), link.router_id)
         self._metrics.sample(batch.deliveries)
+        for broadcast in batch.broadcasts:
+            self._fan_out.broadcast(broadcast)
+            self._acks.sent_by(broadcast.notification_id, link.router_id)
+        if batch.broadcasts:
+            self._broadcast()
         for ordinal in batch.resync_user_ordinals:
             for session in self.directory.of_user(ordinal):
                 session.resync(now)
@@ -242,20 +274,6 @@ class Switchboard:
             session.on_sync_page(reply.sync_page, now)
         elif arm == "session_opened":
             session.on_opened(reply.session_opened.user_ordinal)
-
-    def _deliver(self, delivery: link_pb2.Delivery, now: float) -> None:
-        traffic_class, seq, frame = delivery.traffic_class, delivery.seq, delivery.frame
-        conversation_id, left_out, only = delivery.conversation_id, delivery.except_session, delivery.only_sessions
-        of_user = self.directory.of_user
-        for ordinal in delivery.user_ordinals:
-            for session in of_user(ordinal):
-                if session.number != left_out and (not only or session.number in only):
-                    try:
-                        session.on_delivery(traffic_class, conversation_id, seq, frame, now)
-                    except Exception:
-                        self.failed(session)
-                    if traffic_class == CHAT:
-                        self._metrics.messages_out += 1
 
     def _resync_all(self) -> None:
         self.missed = self._clock()

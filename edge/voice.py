@@ -1,7 +1,9 @@
 """How a session speaks to the routers: signed with who asks, and kept back until the user's ordinal is known. Pure."""
 
+from collections.abc import Collection
+
 from edge.ports import Expects, MeshPort
-from edge.requests import MAX_POSITIONS
+from edge.requests import MAX_NOTIFICATIONS, MAX_POSITIONS
 from edge.rules import MAX_FETCHES, RETRY_SECONDS
 from mesh import errors
 from tidings.router.v1 import link_pb2
@@ -10,7 +12,7 @@ Request = tuple[str, link_pb2.ClientEnvelope, Expects]
 
 
 class Early:
-    """What was said before the ordinal was known: requests in order, and the highest marks.
+    """What was said before the ordinal was known: requests in order, the highest marks, and notifications the device has.
 
     Sends are bounded by the session's admission; past MAX_FETCHES of anything else more is refused OVERLOADED.
     """
@@ -19,6 +21,7 @@ class Early:
         self._others = 0
         self.requests: list[Request] = []
         self.marks: dict[str, tuple[int, int]] = {}
+        self.notifications: set[str] = set()
 
     def ask(self, request: Request) -> None:
         """Keep a request.
@@ -36,6 +39,12 @@ class Early:
         old = self.marks.get(conversation_id, (0, 0))
         if conversation_id in self.marks or len(self.marks) < MAX_POSITIONS:
             self.marks[conversation_id] = (max(delivered, old[0]), max(read, old[1]))
+
+    def acknowledge_notifications(self, notification_ids: Collection[str]) -> None:
+        """Keep acknowledgements; past 1,000 more are lost, and the client is sent those notifications again."""
+        for notification_id in notification_ids:
+            if len(self.notifications) < MAX_NOTIFICATIONS:
+                self.notifications.add(notification_id)
 
 
 class Voice:
@@ -73,6 +82,8 @@ class Voice:
             self.ask(*request)
         for conversation_id, (delivered, read) in early.marks.items():
             self.mark(conversation_id, delivered, read)
+        if early.notifications:
+            self.acknowledge_notifications(early.notifications)
 
     def ask(self, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
         """Put a request to the owner of `key`.
@@ -104,6 +115,13 @@ class Voice:
             read_seq=read,
         )
         self._mesh.mark(self.number, mark)
+
+    def acknowledge_notifications(self, notification_ids: Collection[str]) -> None:
+        """The device has these."""
+        if self.ordinal:
+            self._mesh.acknowledge_notifications(notification_ids, self.ordinal)
+        else:
+            self._kept().acknowledge_notifications(notification_ids)
 
     def _signed(self, envelope: link_pb2.ClientEnvelope) -> link_pb2.ClientEnvelope:
         envelope.session = self.number

@@ -1,7 +1,7 @@
 """Identifiers, and who owns what.
 
-The formats are a public contract (see proto/tidings/common/v1/conversation.proto). Everything here is pure but for the two
-functions that make random ids.
+The formats are a public contract (see conversation.proto and notification.proto in proto/tidings/common/v1). Everything here is
+pure but for the three functions that make new ids.
 """
 
 import base64
@@ -16,16 +16,24 @@ USER_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_MSG_ID = re.compile(r"[\x21-\x7e]{1,64}")
 CONVERSATION_ID = re.compile(r"[dg][a-z2-7]{26}")
+NOTIFICATION_ID = re.compile(r"n[a-z2-7]{26}")
+
+_ORDERED = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "234567abcdefghijklmnopqrstuvwxyz")  # digits sort before letters
 
 
 def new_instance_id(service: str) -> str:
     """An id for a process just started, for example ``edge-01j9…``: ordered by time, never reused."""
-    return f"{service}-{_base32(uuid_utils.uuid7().bytes)}"
+    return f"{service}-{_ordered_base32(uuid_utils.uuid7().bytes)}"
 
 
 def new_group_id() -> str:
     """A random group id: knowing one is no right, but it can't be guessed either."""
     return "g" + _base32(secrets.token_bytes(16))
+
+
+def new_notification_id() -> str:
+    """An id for a notification just uploaded: ordered by time."""
+    return "n" + _ordered_base32(uuid_utils.uuid7().bytes)
 
 
 def direct_conversation_id(one: str, other: str) -> str:
@@ -66,3 +74,8 @@ def _weight(node: str, key: str) -> bytes:
 
 def _base32(data: bytes) -> str:
     return base64.b32encode(data).decode().rstrip("=").lower()
+
+
+def _ordered_base32(data: bytes) -> str:
+    """The same characters, put to other values: texts of equal length sort as the bytes do."""
+    return _base32(data).translate(_ORDERED)

@@ -17,6 +17,7 @@ from tidings.router.v1 import conversation_pb2 as calls
 from tidings.router.v1 import conversation_pb2_grpc, link_pb2, link_pb2_grpc
 
 CHAT = link_pb2.TRAFFIC_CLASS_CHAT
+NOTIFICATION = link_pb2.TRAFFIC_CLASS_NOTIFICATION
 
 
 class World:
@@ -159,6 +160,28 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         delivery = link_pb2.Delivery(user_ordinals=ordinals, frame=frame.SerializeToString(), **fields)
         for link in self.links:
             link.send(link_pb2.LinkResponse(batch=link_pb2.RouterBatch(deliveries=[delivery])))
+
+    def broadcast(self, user_ids: list[str], frame: frames_pb2.ServerFrame, **fields: Any) -> None:
+        users = BitMap([self.world.ordinal(user_id) for user_id in user_ids]).serialize()
+        whole: dict[str, Any] = {
+            "user_ordinals": users,
+            "traffic_class": NOTIFICATION,
+            "frame": frame.SerializeToString(),
+            "notification_id": frame.notification.notification_id,
+        }
+        batch = link_pb2.RouterBatch(broadcasts=[link_pb2.Broadcast(**whole | fields)])
+        for link in self.links:
+            link.send(link_pb2.LinkResponse(batch=batch))
+
+    def acknowledged(self, notification_id: str) -> list[set[str]]:
+        """Who was said to have a notification, each time that somebody was."""
+        users = {ordinal: user_id for user_id, ordinal in self.world.ordinals.items()}
+        return [
+            {users[ordinal] for ordinal in BitMap.deserialize(told.user_ordinals)}
+            for request in self.requests
+            for told in request.batch.notification_acknowledgements
+            if told.notification_id == notification_id
+        ]
 
     def answer(self, envelope: link_pb2.ClientEnvelope) -> None:
         """Act on an envelope that was kept silent."""

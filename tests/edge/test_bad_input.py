@@ -64,6 +64,16 @@ BAD_FRAMES: dict[str, tuple[f.ClientFrame, int, str]] = {
         e.ERROR_CODE_INVALID_CHAT_ID,
         "conversation_id",
     ),
+    "too many notifications": (
+        f.ClientFrame(acknowledge_notification=f.AcknowledgeNotification(notification_ids=["n" + "a" * 26] * 1001)),
+        e.ERROR_CODE_INVALID_FIELD,
+        "acknowledge_notification.notification_ids",
+    ),
+    "no notification": (
+        f.ClientFrame(acknowledge_notification=f.AcknowledgeNotification(notification_ids=["n" + "a" * 26, "n" + "1" * 26])),
+        e.ERROR_CODE_INVALID_FIELD,
+        "acknowledge_notification.notification_ids",
+    ),
     "reads nowhere": (f.ClientFrame(mark_read=f.MarkRead(seq=1)), e.ERROR_CODE_INVALID_CHAT_ID, "conversation_id"),
     "types nowhere": (f.ClientFrame(start_typing=f.StartTyping()), e.ERROR_CODE_INVALID_CHAT_ID, "conversation_id"),
     "watches too many": (

@@ -21,7 +21,7 @@ from edge.switchboard import Switchboard
 from edge.unacknowledged import Unacknowledged
 from mesh.rpc import MAX_MESSAGE_BYTES
 from mesh.telemetry import Telemetry
-from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
+from tidings.client.v1.frames_pb2 import ClientFrame, Notification, ServerFrame
 from tidings.client.v1.http_pb2 import PollRequest, PollResponse
 from tidings.common.v1.error_pb2 import ERROR_CODE_NOT_A_MEMBER, Error
 from tidings.router.v1 import link_pb2
@@ -230,7 +230,7 @@ def test_a_batch_stays_below_what_grpc_carries() -> None:
 
 
 def test_a_mark_without_a_router_never_goes_back() -> None:
-    board = Switchboard(10, 10_000, EdgeMetrics(Telemetry("test")), lambda: 0.0, lambda: None)
+    board = Switchboard(10, 10_000, EdgeMetrics(Telemetry("test")), lambda: 0.0, lambda: None, lambda: None)
     for delivered, read in ((5, 5), (7, 0), (3, 3)):
         board.mark(1, Mark(conversation_id="c", delivered_seq=delivered, read_seq=read))
     (kept,) = board._homeless.values()
@@ -371,6 +371,28 @@ def test_a_frame_becomes_json_once() -> None:
     assert encoding.encode(frame.SerializeToString()) is first
     encoding.forget()
     assert encoding.encode(frame.SerializeToString()) is not first
+
+
+def test_the_json_of_a_broadcast_is_held_from_batch_to_batch() -> None:
+    encoding = JsonEncoding()
+    held, other = (ServerFrame(request_id=number).SerializeToString() for number in (3, 4))
+    encoding.hold(held)
+    encoding.forget()
+    text, passing = encoding.encode(held), encoding.encode(other)
+    encoding.forget()
+    assert encoding.encode(held) is text
+    assert encoding.encode(other) is not passing
+    encoding.hold(other)
+    encoding.forget()
+    assert encoding.encode(held) is not text
+
+
+@given(st.binary(max_size=60), st.text(max_size=30))
+def test_the_id_of_an_encoded_notification_is_found(data: bytes, name: str) -> None:
+    assert isinstance(server_frames.notification_id(data), str)
+    frame = ServerFrame(notification=Notification(notification_id=name))
+    assert server_frames.notification_id(frame.SerializeToString()) == name
+    assert server_frames.notification_id(server_frames.HEARTBEAT) == ""
 
 
 @given(st.integers(0, 2**64 - 1), st.text(max_size=20))

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from mesh.naming import direct_conversation_id
+from mesh.naming import direct_conversation_id, new_notification_id
 from tests.edge.conftest import WAIT, Edge, Start, token
 from tidings.client.v1 import frames_pb2 as f
 from tidings.client.v1.http_pb2 import PollRequest, PollResponse
@@ -139,3 +139,16 @@ async def test_bad_turns(start: Start) -> None:
         assert (response.status, (await response.json())["code"]) == (403, e.ERROR_CODE_ORIGIN_REFUSED)
     async with post_json(edge, {"send_sequence": 1, "frames": [{"heartbeat": {}}]}) as response:
         assert (await response.json())["close_code"] == e.ERROR_CODE_HELLO_EXPECTED
+
+
+async def test_notifications_by_poll(start: Start) -> None:
+    edge = await start()
+    alice = Poller(edge, "alice")
+    await alice.open()
+    waiting = asyncio.create_task(alice.until("notification"))
+    frame = f.ServerFrame(notification=f.Notification(notification_id=new_notification_id(), type="offer"))
+    edge.router.broadcast(["alice"], frame)
+    assert await waiting == frame
+    acknowledge = f.AcknowledgeNotification(notification_ids=[frame.notification.notification_id])
+    await alice.turn(f.ClientFrame(acknowledge_notification=acknowledge), f.ClientFrame(heartbeat=f.Heartbeat()))
+    await edge.router.saw(lambda router: router.acknowledged(frame.notification.notification_id) == [{"alice"}])

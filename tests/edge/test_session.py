@@ -1,6 +1,7 @@
 """The session by itself: a Hypothesis machine plays client, routers and clock, and checks what must always hold."""
 
 import itertools
+from collections.abc import Collection
 from typing import Any
 
 from hypothesis import settings
@@ -9,12 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge.ports import Expects
 from edge.rate import AWAIT_SECONDS
+from edge.requests import MAX_NOTIFICATIONS
 from edge.rules import MAX_FETCHES, Rules
 from edge.session import Session
 from edge.settings import EdgeSettings
 from edge.states import State
 from mesh.credentials import Identity
-from mesh.naming import direct_conversation_id
+from mesh.naming import direct_conversation_id, new_notification_id
 from tidings.client.v1 import frames_pb2 as f
 from tidings.common.v1 import error_pb2 as e
 from tidings.common.v1.content_pb2 import Content, Text
@@ -24,7 +26,10 @@ from tidings.router.v1 import link_pb2
 WALL = 1_700_000_000.0
 CHATS = [direct_conversation_id("alice", other) for other in ("bob", "carol")]
 CHAT = link_pb2.TRAFFIC_CLASS_CHAT
+RECEIPT = link_pb2.TRAFFIC_CLASS_RECEIPT
+NOTIFICATION = link_pb2.TRAFFIC_CLASS_NOTIFICATION
 LAST_SEQ = dict.fromkeys(CHATS, 3)
+IDS = [new_notification_id() for _ in range(1_500)]
 
 
 class Client:
@@ -56,6 +61,7 @@ class Mesh:
         self.accepted: list[link_pb2.ClientEnvelope] = []
         self.told: list[link_pb2.ClientEnvelope] = []
         self.marks: dict[str, int] = {}
+        self.notifications: list[str] = []
         self.entered = self.announced = self.left = 0
         self.errors: list[int] = []
 
@@ -72,6 +78,10 @@ class Mesh:
     def mark(self, session: int, mark: link_pb2.ReceiptDelta) -> None:
         assert mark.user_ordinal
         self.marks[mark.conversation_id] = max(mark.delivered_seq, self.marks.get(mark.conversation_id, 0))
+
+    def acknowledge_notifications(self, notification_ids: Collection[str], user_ordinal: int) -> None:
+        assert user_ordinal
+        self.notifications += notification_ids
 
     def enter(self, session: Session) -> None:
         self.entered += 1
@@ -95,6 +105,10 @@ def send(number: int, chat: str) -> f.ClientFrame:
     content = Content(text=Text(text="hi"))
     message = f.SendMessage(client_msg_id=f"m{number:05}", conversation_id=chat, content=content)
     return f.ClientFrame(request_id=number, send_message=message)
+
+
+def got(*notification_ids: str) -> f.ClientFrame:
+    return f.ClientFrame(acknowledge_notification=f.AcknowledgeNotification(notification_ids=notification_ids))
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -195,6 +209,13 @@ class SessionMachine(RuleBasedStateMachine):
         frame.new_message.entry.conversation_id, frame.new_message.entry.seq = chat, self.live[chat]
         self.session.on_delivery(CHAT, chat, self.live[chat], frame.SerializeToString(), self.now)
         assert (len(self.client.frames) > before) == (self.session.state is State.LIVE)
+
+    @precondition(lambda self: self.session.user_ordinal)
+    @rule(traffic_class=st.sampled_from([NOTIFICATION, RECEIPT]))
+    def a_notification(self, traffic_class: int) -> None:
+        before = len(self.client.frames)
+        self.session.on_delivery(traffic_class, "", 0, f.ServerFrame(notification=f.Notification()).SerializeToString(), self.now)
+        assert (len(self.client.frames) > before) == self.open, "no sync holds it back"
 
     @rule()
     def a_link_was_lost(self) -> None:
@@ -339,11 +360,24 @@ def test_what_is_said_before_the_ordinal_is_known_goes_out_in_order() -> None:
         one.on_frame(send(number, CHATS[0]), 0.0)
     one.on_frame(f.ClientFrame(mark_read=f.MarkRead(conversation_id=CHATS[0], seq=3)), 0.0)
     one.on_frame(f.ClientFrame(watch_presence=f.WatchPresence(user_ids=["bob"])), 0.0)
+    one.on_frame(got(IDS[0], IDS[1]), 0.0)
+    assert not mesh.notifications
     assert [expects for _, _, expects in mesh.asked] == [Expects.OPENED]
     one.on_opened(42)
     assert [expects for _, _, expects in mesh.asked[1:]] == [Expects.STORED, Expects.STORED, Expects.PRESENCE]
     assert mesh.marks == {CHATS[0]: 3, CHATS[1]: 2}
+    assert sorted(mesh.notifications) == IDS[:2]
     assert mesh.announced == 1
+
+
+def test_notifications_acknowledged_before_the_ordinal_is_known_are_bounded() -> None:
+    client, mesh = Client(), Mesh()
+    one = session(client, mesh)
+    one.on_frame(f.ClientFrame(hello=f.Hello(device_id="d")), 0.0)
+    for start in range(0, len(IDS), 500):
+        one.on_frame(got(*IDS[start : start + 500]), 0.0)
+    one.on_opened(42)
+    assert len(set(mesh.notifications)) == MAX_NOTIFICATIONS < len(IDS)
 
 
 def test_an_opening_the_router_refuses_ends_the_session() -> None:
@@ -402,6 +436,18 @@ def test_acknowledgements_cost_by_what_they_name() -> None:
     many = [Position(conversation_id=f"g{number:026}".translate(str.maketrans("0189", "abcd")), seq=1) for number in range(1000)]
     for _ in range(120):
         one.on_frame(f.ClientFrame(acknowledge=f.Acknowledge(positions=many)), 0.0)
+    assert client.code == e.ERROR_CODE_FLOODING
+
+
+def test_acknowledged_notifications_cost_little_but_made_up_ones_without_end_close() -> None:
+    client, mesh = Client(), Mesh()
+    one = live(client, mesh)
+    for notification_id in IDS[:1000]:
+        one.on_frame(got(notification_id), 0.0)
+    assert mesh.notifications == IDS[:1000]
+    assert not mesh.errors
+    for _ in range(20):
+        one.on_frame(got(*IDS[:1000]), 0.0)
     assert client.code == e.ERROR_CODE_FLOODING
 
 

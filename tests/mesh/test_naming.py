@@ -36,6 +36,23 @@ def test_random_ids_have_their_form_and_do_not_repeat() -> None:
     assert all(instance.startswith("edge-") for instance in instances)
 
 
+def test_notification_ids_have_their_form_and_are_ordered_by_time() -> None:
+    ids = [naming.new_notification_id() for _ in range(10_000)]
+    assert all(naming.NOTIFICATION_ID.fullmatch(one) for one in ids)
+    assert ids == sorted(set(ids))
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=50))
+def test_the_text_of_a_notification_id_sorts_as_its_bytes(given: list[bytes]) -> None:
+    assert sorted(given, key=naming._ordered_base32) == sorted(given)
+    assert len(set(map(naming._ordered_base32, given))) == len(set(given))
+
+
+@pytest.mark.parametrize("text", ["", "n", "n" + "a" * 25, "n" + "a" * 27, "n" + "A" * 26, "n" + "1" * 26, "g" + "a" * 26])
+def test_what_is_no_notification_id(text: str) -> None:
+    assert not naming.NOTIFICATION_ID.fullmatch(text)
+
+
 @given(st.from_regex(naming.CONVERSATION_ID, fullmatch=True), st.integers(0, 10**18 - 1))
 def test_a_message_id_is_read_back(conversation_id: str, seq: int) -> None:
     assert naming.parse_message_id(naming.message_id(conversation_id, seq)) == (conversation_id, seq)

@@ -7,6 +7,8 @@ clients away. A token is "user" or "user/anything"; those in `bad_tokens` are re
 
 import asyncio
 import itertools
+import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -67,6 +69,12 @@ class FakeServer:
         self.hide: Callable[[LogEntry, Session], bool] = lambda entry, session: False
         """Live entries that don't reach a session."""
         self.limits = pb.Limits(max_sends_in_flight=50, max_page_entries=100, max_frame_bytes=65536, max_content_bytes=16384)
+        self.clock_offset = 0.0
+        """Seconds by which this server's clock is ahead of ours; NaN for a server that doesn't tell its time."""
+        self.notifications: dict[str, pb.Notification] = {}
+        """What connecting users are sent, unless they have acknowledged it."""
+        self.acknowledged: list[tuple[str, ...]] = []
+        """Notifications of each acknowledging frame."""
         self.heartbeat = 30.0
         self.page = 50
         self.changed = asyncio.Condition()
@@ -97,6 +105,12 @@ class FakeServer:
         """Say something to everyone."""
         for session in list(self.sessions):
             session.write(frame)
+
+    def announce(self, *notifications: pb.Notification) -> None:
+        """Send notifications to everyone, again if they were before."""
+        for notification in notifications:
+            self.notifications[notification.notification_id] = notification
+            self.tell(ServerFrame(notification=notification))
 
     def go_away(self, after: float) -> None:
         """Ask everyone to leave."""
@@ -144,11 +158,15 @@ class FakeServer:
         self.sessions.append(session)
         welcome = pb.Welcome(session_id="s", user_id=session.user_id, limits=self.limits)
         welcome.heartbeat_interval.FromMilliseconds(int(self.heartbeat * 1000))
+        if not math.isnan(self.clock_offset):
+            welcome.server_time.FromMilliseconds(int((time.time() + self.clock_offset) * 1000))
         session.write(ServerFrame(request_id=frame.request_id, welcome=welcome))
         cursors = self.log.cursors[session.user_id, session.device_id]
         cursors.update({position.conversation_id: position.seq for position in hello.resume})
         for page in self.log.missed(session.user_id, session.device_id, hello.history_limit or 1000, self.page):
             session.write(ServerFrame(message_page=page))
+        for name in self.notifications.keys() - set(itertools.chain(*self.acknowledged)):
+            session.write(ServerFrame(notification=self.notifications[name]))
         session.write(ServerFrame(caught_up=pb.CaughtUp()))
 
     def _on_heartbeat(self, session: Session, frame: ClientFrame) -> None:
@@ -228,6 +246,9 @@ class FakeServer:
         for position in frame.acknowledge.positions:
             cursors[position.conversation_id] = max(cursors.get(position.conversation_id, 0), position.seq)
             self._mark(session, position.conversation_id, position.seq, 0)
+
+    def _on_acknowledge_notification(self, session: Session, frame: ClientFrame) -> None:
+        self.acknowledged.append(tuple(frame.acknowledge_notification.notification_ids))
 
     def _on_mark_read(self, session: Session, frame: ClientFrame) -> None:
         self._mark(session, frame.mark_read.conversation_id, frame.mark_read.seq, frame.mark_read.seq)

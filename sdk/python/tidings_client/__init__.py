@@ -4,6 +4,7 @@ from tidings.common.v1.content_pb2 import Content, Custom, Text
 from tidings.common.v1.conversation_pb2 import Conversation, Retention
 from tidings_client.client import Client
 from tidings_client.errors import (
+    BusinessError,
     ClientStopped,
     NotConnected,
     OutboxFull,
@@ -21,6 +22,7 @@ from tidings_client.model import (
     HistoryGapEvent,
     Kind,
     Message,
+    Notification,
     PresenceEvent,
     ReceiptEvent,
     Status,
@@ -31,6 +33,7 @@ from tidings_client.naming import direct_conversation_id
 from tidings_client.outgoing import Outgoing
 
 __all__ = [
+    "BusinessError",
     "Client",
     "ClientStopped",
     "ConnectionEvent",
@@ -44,6 +47,7 @@ __all__ = [
     "Kind",
     "Message",
     "NotConnected",
+    "Notification",
     "OutboxFull",
     "Outgoing",
     "PresenceEvent",

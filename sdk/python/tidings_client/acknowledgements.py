@@ -1,16 +1,18 @@
-"""What this device tells the server it has: acknowledgements and read marks, gathered so that many cost one frame.
+"""What this device tells the server it has: acknowledgements, of notifications too, and read marks, gathered so that many cost one
+frame.
 
 A lone one goes at once; then at most one frame every 20 ms, or whenever 50 messages have gathered. Pure: time is passed in.
 """
 
 from collections.abc import Iterable
 
-from tidings.client.v1.frames_pb2 import Acknowledge, ClientFrame, MarkRead
+from tidings.client.v1.frames_pb2 import Acknowledge, AcknowledgeNotification, ClientFrame, MarkRead
 from tidings.common.v1.conversation_pb2 import Position
 
 INTERVAL = 0.020  # seconds; a receipt this late is not felt, and a busy client sends 50 frames a second instead of thousands
 MANY = 50  # messages that don't wait for the interval
 MAX_POSITIONS = 1_000  # of one frame, by the contract
+MAX_NOTIFICATIONS = 500  # of one frame: half of what the contract allows, but 15 KB already
 
 
 class Acknowledgements:
@@ -54,6 +56,37 @@ class Acknowledgements:
         if not self._positions or self.held:
             return None
         return self._sent_at if self._messages >= MANY else self._sent_at + INTERVAL
+
+
+class NotificationAcknowledgements:
+    """Gathers notifications."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._sent_at = float("-inf")
+
+    def add(self, notification_id: str) -> None:
+        """It is safely kept."""
+        self._names[notification_id] = None
+
+    def reset(self) -> None:
+        """A new connection: the server sends again what it was not told of."""
+        self._names.clear()
+        self._sent_at = float("-inf")
+
+    def take(self, now: float) -> list[ClientFrame]:
+        """Frames to send now; maybe none."""
+        return self.take_all(now) if self._names and now >= self._sent_at + INTERVAL else []
+
+    def take_all(self, now: float) -> list[ClientFrame]:
+        """Everything, without waiting."""
+        names, self._names, self._sent_at = list(self._names), {}, now
+        pages = [names[start : start + MAX_NOTIFICATIONS] for start in range(0, len(names), MAX_NOTIFICATIONS)]
+        return [ClientFrame(acknowledge_notification=AcknowledgeNotification(notification_ids=page)) for page in pages]
+
+    def deadline(self) -> float | None:
+        """When to call `take`; None when there is nothing to tell."""
+        return self._sent_at + INTERVAL if self._names else None
 
 
 class ReadMarks:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -39,10 +40,12 @@ from tidings_client.model import (
     content_of,
     presence_event,
 )
+from tidings_client.notifications import NotificationInbox, ServerClock
 from tidings_client.outgoing import Outgoing
 from tidings_client.pacing import TypingThrottle
 from tidings_client.requests import Requests
 from tidings_client.sending import Sending
+from tidings_client.showing import NotificationIterator, Showing
 from tidings_client.state import State
 
 _log = logging.getLogger(__name__)
@@ -89,16 +92,18 @@ class Client(Groups):
             self._state.close()
             raise
         self._requests = Requests()
-        self._exchange = Exchange(
-            self._state, history_limit, self._on_event, self._on_arrival, self._on_outcome, self._requests.on_answer
-        )
+        clock = ServerClock(self._state, time.time)
+        self._showing = Showing(self._state, clock)
+        notifications = NotificationInbox(self._state, clock, self._showing.on_arrival)
+        told = (self._on_event, self._on_arrival, self._on_outcome, self._requests.on_answer)
+        self._exchange = Exchange(self._state, history_limit, *told, notifications)
         if known_as:
             self._exchange.identify(known_as)
         self._sending = Sending(self._state, self._exchange, self._wake)
         self._feed = Feed(self._state, self._hold_back)
         self._history = History(self._state, self._ask, self._status_of, lambda: self._exchange.inbox.page_limit)
         self._events: WeakSet[EventQueue] = WeakSet()
-        self._callbacks = Callbacks(self.messages, self.events)
+        self._callbacks = Callbacks(self.messages, self.notifications, self.events)
         self._background = Background()
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
@@ -170,6 +175,7 @@ class Client(Groups):
         await self._background.close()
         self._closed = True
         self._feed.close(in_order=in_order)
+        self._showing.close()
         self._on_state(ConnectionState.CLOSED, "")
         for queue in list(self._events):
             queue.close()
@@ -268,7 +274,12 @@ class Client(Groups):
             self._state.mark_read(conversation_id, seq)
             self._wake()
 
-    # ---- events
+    # ---- notifications and events
+
+    def notifications(self) -> NotificationIterator:
+        """Iterate over the business' messages, each once on this device, over restarts too with a state file: one counts as shown
+        when it is given out. Several iterators share them. What has expired by the server's clock is left out."""
+        return NotificationIterator(self._showing)
 
     def events(self) -> EventQueue:
         """Iterate over events from now on. A consumer that falls 1,000 behind loses the oldest; `dropped` counts them."""
@@ -277,7 +288,7 @@ class Client(Groups):
         return queue
 
     def on(self, kind: type, callback: Callable[[Any], Any]) -> None:
-        """Call back, one at a time, for each `Message`, or for each event of one type."""
+        """Call back, one at a time, for each `Message`, each `Notification`, or each event of one type."""
         self._callbacks.add(kind, callback)
 
     def typing(self, to: str, typing: bool = True) -> None:

@@ -50,6 +50,24 @@ class SendFailed(RequestFailed):
         self.client_msg_id = client_msg_id
 
 
+class BusinessError(TidingsClientError):
+    """A business' call failed.
+
+    Attributes:
+        reason: which error of error.proto, without its prefix, for example "UNKNOWN_TAG"; or a gRPC status' name.
+        message: one sentence for the developer: what was wrong and what to do.
+        field: the field at fault, as a path such as "spec.audience"; empty when none.
+        retry_after: seconds after which the same call, with the same request_id, may succeed; None when that won't help.
+    """
+
+    def __init__(self, reason: str, message: str, field: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+
+
 class OutboxFull(TidingsClientError):
     """Too many messages wait to be sent: send this one again when some have gone."""
 

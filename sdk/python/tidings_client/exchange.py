@@ -17,6 +17,7 @@ from tidings_client.acknowledgements import Acknowledgements, ReadMarks
 from tidings_client.errors import retry_seconds
 from tidings_client.inbox import DEFAULT_PAGE, Inbox
 from tidings_client.model import Event, Message, Status, StatusEvent
+from tidings_client.notifications import NotificationInbox
 from tidings_client.outbox import DEFAULT_WINDOW, Outbox, Record, entry_of
 from tidings_client.pacing import Heartbeats, TokenBucket
 from tidings_client.progress import ProgressBook
@@ -36,6 +37,7 @@ class Exchange:
         on_arrival: called when new entries can be read from the state.
         on_outcome: gets (client_msg_id, the stored message or the error) when a send is settled.
         on_answer: gets answers to requests that aren't this class's own.
+        notifications: takes in those.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Exchange:
         on_arrival: Callable[[], None],
         on_outcome: Callable[[str, Message | error_pb2.Error], None],
         on_answer: Callable[[ServerFrame], bool],
+        notifications: NotificationInbox,
     ) -> None:
         self._state = state
         self._history_limit = history_limit
         self._on_event, self._on_arrival = on_event, on_arrival
         self._on_outcome, self._on_answer = on_outcome, on_answer
+        self._notifications = notifications
         self._numbers = count(1)
         self.inbox = Inbox(state.position, history_limit)
         self.outbox = Outbox(state.outgoing())
@@ -96,6 +100,7 @@ class Exchange:
         self._bucket = TokenBucket(limits.frames_per_second, limits.frames_burst, now)
         interval = welcome.heartbeat_interval.ToTimedelta().total_seconds() or DEFAULT_HEARTBEAT
         self._heartbeats = Heartbeats(interval, now)
+        self._notifications.on_welcome(welcome)
 
     def on_disconnected(self) -> None:
         """The connection ended; what it left open goes again on the next."""
@@ -105,6 +110,7 @@ class Exchange:
         self.reads.on_disconnected()
         self.acknowledgements.reset()
         self.inbox.on_disconnected()
+        self._notifications.on_disconnected()
         self._fetching, self._confirming, self._ready = {}, {}, []
         self._changes, self._events, self._outcomes = Changes(), [], []
 
@@ -144,6 +150,7 @@ class Exchange:
         frames, self._ready = self._ready[: max(room, 0)], self._ready[max(room, 0) :]
         frames += self._heartbeat(now)
         frames += self.acknowledgements.take(now) if room > len(frames) else []
+        frames += self._notifications.acknowledgements.take(now) if room > len(frames) else []
         frames += self.reads.take(max(0, room - len(frames)))
         frames += self._fetch(now, room - len(frames))
         frames += self._send(now, room - len(frames))
@@ -154,7 +161,8 @@ class Exchange:
 
     def last_frames(self, now: float) -> list[ClientFrame]:
         """What should still be said before leaving."""
-        return [*self.acknowledgements.take_all(now), *self.reads.take(self.inbox.page_limit)]
+        told = [*self.acknowledgements.take_all(now), *self._notifications.acknowledgements.take_all(now)]
+        return [*told, *self.reads.take(self.inbox.page_limit)]
 
     def lost(self, now: float) -> bool:
         """Whether the server has been silent for too long."""
@@ -163,6 +171,7 @@ class Exchange:
     def deadline(self) -> float:
         """When to call `take_frames` again if nothing else happens."""
         times = [self._heartbeats.deadline(), self.inbox.deadline(), self.outbox.deadline(), self.acknowledgements.deadline()]
+        times.append(self._notifications.acknowledgements.deadline())
         if self._ready or self.outbox.ready or self.reads.waiting:
             times.append(self._bucket.deadline())
         if self.appointment is not None:
@@ -255,6 +264,9 @@ class Exchange:
         if not changed.removed:
             self._describe(changed.conversation)
 
+    def _on_notification(self, frame: ServerFrame, now: float) -> None:
+        self._notifications.on_notification(frame.notification)
+
     def _on_caught_up(self, frame: ServerFrame, now: float) -> None:
         self.caught_up = True
         self.inbox.on_caught_up()
@@ -316,8 +328,10 @@ class Exchange:
             self._on_kept(entry)
         changes, self._changes = self._changes, Changes()
         changes.entries, changes.positions = arrivals.entries, arrivals.positions
+        changes.notifications = self._notifications.take()
         if changes:
             self._state.apply(changes)
+        self._notifications.on_kept()
         for name, seq in arrivals.positions.items():
             self._resume.on_kept(name, seq)
             self.acknowledgements.add(name, seq)
@@ -353,6 +367,7 @@ _HANDLERS: dict[str, Callable[[Exchange, ServerFrame, float], None]] = {
     "typing_indicator": Exchange._on_typing,
     "presence_update": Exchange._on_presence,
     "conversation_changed": Exchange._on_conversation,
+    "notification": Exchange._on_notification,
     "caught_up": Exchange._on_caught_up,
     "token_expiring": Exchange._on_token_expiring,
     "token_refreshed": lambda exchange, frame, now: _answered(exchange, frame),

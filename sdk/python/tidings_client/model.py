@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, IntEnum
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from tidings.client.v1 import frames_pb2
 from tidings.common.v1 import content_pb2
 from tidings.common.v1.content_pb2 import Content
@@ -91,6 +93,50 @@ def message_of(entry: LogEntry) -> Message:
         membership=entry.membership if body == "membership" else None,
         deleted=body == "content" and entry.content.WhichOneof("body") is None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A message of the business to this user. It is shown once per device, and not after its expiry."""
+
+    notification_id: str
+    type: str
+    """What kind of message it is to the application; "notification" unless the business said otherwise."""
+    content: Content
+    priority: int
+    """0 to 9."""
+    send_time: datetime | None
+    """When it was due."""
+    expire_time: datetime | None
+    """From then on, by the server's clock, it is void."""
+
+    @property
+    def text(self) -> str:
+        """The text, or empty when the content is something else."""
+        return self.content.text.text
+
+
+def notification_of(notification: frames_pb2.Notification) -> Notification:
+    """A notification as the application sees it.
+
+    Raises:
+        ValueError: a time is none.
+    """
+    return Notification(
+        notification_id=notification.notification_id,
+        type=notification.type,
+        content=notification.content,
+        priority=notification.priority,
+        send_time=_time_of(notification.send_time) if notification.HasField("send_time") else None,
+        expire_time=_time_of(notification.expire_time) if notification.HasField("expire_time") else None,
+    )
+
+
+def _time_of(timestamp: Timestamp) -> datetime:
+    try:
+        return timestamp.ToDatetime(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
 
 
 def content_of(text_or_content: str | Content) -> Content:

@@ -1,4 +1,5 @@
-"""Identifiers, as proto/tidings/common/v1/conversation.proto defines them. Pure but for the two functions that make random ids."""
+"""Identifiers, as proto/tidings/common/v1/{conversation,notification}.proto define them. Pure but for the two functions
+that make random ids."""
 
 import base64
 import binascii
@@ -12,6 +13,7 @@ USER_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_MSG_ID = re.compile(r"[\x21-\x7e]{1,64}")
 CONVERSATION_ID = re.compile(r"[dg][a-z2-7]{26}")
+NOTIFICATION_ID = re.compile(r"n[a-z2-7]{26}")
 
 
 def is_conversation_id(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a device keeps: its identity, positions, received entries, and messages not yet sent, in one SQLite file.
+"""What a device keeps: its identity, positions, received entries, notifications, and messages not yet sent, in one SQLite file.
 
 Rules: whatever the server is told we have, and whatever `send` took, is on disk first (WAL, synchronous=FULL). Everything is done
 in the caller's thread: a batch of received entries is one transaction, measured at 0.3 ms on an ordinary SSD, less than handing it
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidings.client.v1.frames_pb2 import ClientFrame
+from tidings.client.v1.frames_pb2 import ClientFrame, Notification
 from tidings.common.v1.content_pb2 import Content
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
 from tidings.common.v1.error_pb2 import Error
@@ -22,6 +22,22 @@ from tidings_client.outbox import Record
 
 KEPT_IN_MEMORY = 10_000  # entries of a client without a file: a few megabytes
 KEPT_FAILED = 1_000  # refused messages kept for the application to look at
+KEPT_AFTER_EXPIRY = 24 * 3_600_000  # milliseconds that a notification's id outlives it: more than a clock is ever put right by
+KEPT_NOTIFICATIONS = 100_000  # the newest of those shown, however long they live: some 10 MB
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedNotification:
+    """A notification to keep.
+
+    Attributes:
+        received: when it came, in milliseconds since 1970 by the server's clock.
+        expires: from then on it is void; likewise.
+    """
+
+    notification: Notification
+    received: int
+    expires: int
 
 
 @dataclass(slots=True)
@@ -37,6 +53,7 @@ class Changes:
         progress: conversation -> own messages declared delivered and read up to.
         descriptions: conversations as last heard.
         confirmed_reads: read marks the server has.
+        notifications: new ones, in the order in which they came.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -47,11 +64,12 @@ class Changes:
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     descriptions: list[Conversation] = field(default_factory=list)
     confirmed_reads: list[tuple[str, int]] = field(default_factory=list)
+    notifications: list[ReceivedNotification] = field(default_factory=list)
 
     @property
     def must_last(self) -> bool:
         """Whether it must survive a power failure before anyone hears of it; the rest can be learnt again."""
-        return bool(self.entries or self.positions or self.stored or self.failed)
+        return bool(self.entries or self.positions or self.stored or self.failed or self.notifications)
 
     def __bool__(self) -> bool:
         return self.must_last or bool(self.progress or self.descriptions or self.confirmed_reads)
@@ -151,6 +169,8 @@ class State:
             run(sql.CONFIRM_READ_MARK, changes.confirmed_reads)
             if changes.failed:
                 self._database.execute(sql.FORGET_FAILED, (KEPT_FAILED,))
+            if changes.notifications:
+                self._put_notifications(changes.notifications)
 
     def keep_history(self, entries: Iterable[LogEntry]) -> None:
         """Keep entries read from history; they don't go through `arrived_after`."""
@@ -208,6 +228,32 @@ class State:
         with self._explained():
             return self._database.execute(sql.UNCONFIRMED_READ_MARKS).fetchall()
 
+    def notification(self, notification_id: str) -> tuple[int, bool] | None:
+        """(when it is void, whether it was shown) of one that is kept; None for others."""
+        with self._explained():
+            row = self._database.execute(sql.GET_NOTIFICATION, (notification_id,)).fetchone()
+        return (row[0], row[1] is not None) if row else None
+
+    def waiting_notifications(self, now: int) -> int:
+        """How many could be shown."""
+        with self._explained():
+            count: int = self._database.execute(sql.COUNT_WAITING_NOTIFICATIONS, (now,)).fetchone()[0]
+        return count
+
+    def show_notification(self, now: int) -> Notification | None:
+        """The next one to show, which counts as shown, durably, when this returns; None when there is none.
+
+        Args:
+            now: milliseconds since 1970 by the server's clock.
+        """
+        with self._explained():
+            row = self._database.execute(sql.NEXT_NOTIFICATION, (now,)).fetchone()
+        if row is None:
+            return None
+        with self._transaction(durable=True):
+            self._database.execute(sql.SHOW_NOTIFICATION, (now, row[0]))
+        return Notification.FromString(row[1])
+
     def insert_outgoing(self, client_msg_id: str, target: str, frame: ClientFrame) -> int:
         """See `KeepsOutgoing`."""
         with self._transaction(durable=True):
@@ -231,6 +277,14 @@ class State:
         with self._explained():
             rows = self._database.execute(sql.FAILED_OUTGOING).fetchall()
         return [Failed(name, target, ClientFrame.FromString(frame), Error.FromString(error)) for name, target, frame, error in rows]
+
+    def _put_notifications(self, received: list[ReceivedNotification]) -> None:
+        rows = [
+            (one.notification.notification_id, one.received, one.expires, one.notification.SerializeToString()) for one in received
+        ]
+        self._database.executemany(sql.PUT_NOTIFICATION, rows)
+        self._database.execute(sql.FORGET_EXPIRED_NOTIFICATIONS, (received[-1].received - KEPT_AFTER_EXPIRY,))
+        self._database.execute(sql.FORGET_OLD_NOTIFICATIONS, (KEPT_NOTIFICATIONS,))
 
     def _put_positions(self, positions: dict[str, int]) -> None:
         rows = [(name, seq, self._arrival) for name, seq in positions.items()]

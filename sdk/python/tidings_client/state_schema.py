@@ -50,6 +50,18 @@ MIGRATIONS = [
         error         BLOB              -- encoded Error: refused for good
     );
     """,
+    """
+    CREATE TABLE notification (           -- times are milliseconds since 1970 by the server's clock
+        number          INTEGER PRIMARY KEY AUTOINCREMENT,  -- order in which they came
+        notification_id TEXT NOT NULL UNIQUE,
+        received        INTEGER NOT NULL,
+        expires         INTEGER NOT NULL, -- from then on it is void
+        shown           INTEGER,          -- when the application got it; NULL: not yet
+        notification    BLOB              -- encoded Notification, until it is shown
+    );
+    CREATE INDEX notification_waiting ON notification (number, expires) WHERE shown IS NULL;
+    CREATE INDEX notification_by_expiry ON notification (expires);
+    """,
 ]
 
 GET_IDENTITY = "SELECT value FROM identity WHERE name = ?"
@@ -110,3 +122,15 @@ FORGET_FAILED = """
         SELECT number FROM outgoing WHERE error IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET ?)"""
 UNSENT_OUTGOING = "SELECT number, client_msg_id, target, frame FROM outgoing WHERE error IS NULL ORDER BY number"
 FAILED_OUTGOING = "SELECT client_msg_id, target, frame, error FROM outgoing WHERE error IS NOT NULL ORDER BY number"
+
+PUT_NOTIFICATION = """
+    INSERT INTO notification (notification_id, received, expires, notification) VALUES (?, ?, ?, ?)
+    ON CONFLICT (notification_id) DO NOTHING"""
+GET_NOTIFICATION = "SELECT expires, shown FROM notification WHERE notification_id = ?"
+COUNT_WAITING_NOTIFICATIONS = "SELECT count(*) FROM notification WHERE shown IS NULL AND expires > ?"
+NEXT_NOTIFICATION = """
+    SELECT number, notification FROM notification WHERE shown IS NULL AND expires > ? ORDER BY number LIMIT 1"""
+SHOW_NOTIFICATION = "UPDATE notification SET shown = ?, notification = NULL WHERE number = ?"
+FORGET_EXPIRED_NOTIFICATIONS = "DELETE FROM notification WHERE expires < ?"
+FORGET_OLD_NOTIFICATIONS = """
+    DELETE FROM notification WHERE shown IS NOT NULL AND number <= (SELECT max(number) FROM notification) - ?"""
