@@ -8,9 +8,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.checker.api import change_name
-from tests.checker.history import CaughtUp, Entry, Failure, Opened, Receipt, Receive, Send
+from tests.checker.history import CaughtUp, Entry, Failure, Opened, Receipt, Receive, Send, Shown
 from tests.checker.recorder import Recorder
-from tidings_client import Client, ClientStopped, HistoryGapEvent, Message, Outgoing, ReceiptEvent, RequestFailed, SendFailed
+from tidings_client import (
+    Client,
+    ClientStopped,
+    HistoryGapEvent,
+    Message,
+    Notification,
+    Outgoing,
+    ReceiptEvent,
+    RequestFailed,
+    SendFailed,
+)
 
 _CATCH_UP_SECONDS = 60.0
 
@@ -51,6 +61,7 @@ class Device:
         client = Client(self._url, self._token, device_id=self.name.replace("/", "."), state=self._state, user_id=self.user)
         client.on(ReceiptEvent, self._on_receipt)
         client.on(HistoryGapEvent, self._on_gap)
+        client.on(Notification, self._on_notification)
         self._life = AsyncExitStack()
         self._client = await self._life.enter_async_context(client)
         self._reading = asyncio.create_task(self._read(client))
@@ -155,6 +166,9 @@ class Device:
         marks = event.delivered_seq, event.read_seq
         receipt = Receipt(self.name, self.user, event.conversation_id, event.user_id, *marks, self._recorder.now())
         self._recorder.add(receipt)
+
+    def _on_notification(self, shown: Notification) -> None:
+        self._recorder.add(Shown(self.name, self.user, shown.notification_id, self._recorder.now()))
 
     def _on_gap(self, event: HistoryGapEvent) -> None:
         self._truncated[event.conversation_id] = max(self._truncated.get(event.conversation_id, 0), event.last_seq + 1)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +189,132 @@ class Call:
     completed: float | None = None
 
 
-Operation = Run | Opened | Closed | Send | Receive | Page | Receipt | Membership | CaughtUp | Failure | Call
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Users got or lost a tag. `version` is that of the snapshot which has it; 0 while no answer came. `earliest` is the first in
+    which it may have been in force already, because it took several attempts."""
+
+    kind: ClassVar[str] = "mapped"
+    client: str
+    tag: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    invoked: float
+    completed: float | None = None
+    version: int = 0
+    earliest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A notification for an audience: (recipients + tree) - excluded. `due` and `expires` are seconds of the history's clock."""
+
+    kind: ClassVar[str] = "uploaded"
+    client: str
+    request_id: str
+    tree: Any  # see tests.checker.audience; None without an expression
+    recipients: tuple[str, ...]
+    excluded: tuple[str, ...]
+    rate: int
+    due: float
+    expires: float
+    invoked: float
+    completed: float | None = None
+    outcome: str = "indeterminate"  # taken, refused, indeterminate
+    notification: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The application of one device was given a notification."""
+
+    kind: ClassVar[str] = "shown"
+    client: str
+    user: str
+    notification: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A reading of a report, asked for at `invoked`."""
+
+    kind: ClassVar[str] = "reported"
+    client: str
+    notification: str
+    state: str
+    expansion: int
+    sent: int
+    delivered: int
+    pending: int
+    failed: int
+    expired: int
+    cancelled: int
+    snapshot: int
+    invoked: float
+    completed: float
+    fence: int = 0  # 0 where the reader isn't told
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """A notification was cancelled, paused or resumed; `sent` is what the answer to a cancel said."""
+
+    kind: ClassVar[str] = "controlled"
+    client: str
+    notification: str
+    action: str  # cancel, pause, resume
+    request_id: str
+    invoked: float
+    completed: float | None = None
+    outcome: str = "indeterminate"  # done, refused, indeterminate
+    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Who had an outcome of a notification, read back after everything was over."""
+
+    kind: ClassVar[str] = "recipients"
+    client: str
+    notification: str
+    outcome: str  # expansion, sent, delivered, pending, failed, expired, cancelled
+    users: tuple[str, ...]
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """From `since` on nothing failed any more, and by `time` everything had had the time to arrive."""
+
+    kind: ClassVar[str] = "settled"
+    since: float
+    time: float
+
+
+Operation = (
+    Run
+    | Opened
+    | Closed
+    | Send
+    | Receive
+    | Page
+    | Receipt
+    | Membership
+    | CaughtUp
+    | Failure
+    | Call
+    | Mapped
+    | Uploaded
+    | Shown
+    | Reported
+    | Controlled
+    | Recipients
+    | Settled
+)
 History = Sequence[Operation]
-_KINDS: dict[str, type[Operation]] = {
-    cls.kind: cls for cls in (Run, Opened, Closed, Send, Receive, Page, Receipt, Membership, CaughtUp, Failure, Call)
-}
+_KINDS: dict[str, type[Operation]] = {cls.kind: cls for cls in get_args(Operation)}
+_TUPLES = {"users", "added", "removed", "recipients", "excluded"}
 
 
 def to_json(operation: Operation) -> str:
@@ -220,7 +341,7 @@ def _decode(name: str, value: Any) -> Any:
         return _entry(value)
     if name == "entries":
         return tuple(_entry(one) for one in value)
-    return tuple(value) if name == "users" else value
+    return tuple(value) if name in _TUPLES else value
 
 
 def _entry(values: dict[str, Any]) -> Entry:
