@@ -2,12 +2,12 @@
 
 import asyncio
 import itertools
-from dataclasses import dataclass
 
 import aiohttp
 from google.protobuf import json_format
 
 from bench import frames
+from bench.invitations import invite
 from bench.ledger import Lane, Ledger
 from bench.user import BenchUser
 from mesh.naming import direct_conversation_id
@@ -22,15 +22,6 @@ MIXES: dict[str, dict[int, int]] = {  # of 100 messages, so many go to conversat
 }
 _AT_ONCE = 50  # connections being opened at the same time
 _OPEN_SECONDS = 60.0
-_ATTEMPTS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """Where a user connects: from the balancer's answer."""
-
-    url: str
-    api_url: str
 
 
 class Crowd:
@@ -78,22 +69,9 @@ class Crowd:
 
     async def _connect_one(self, session: aiohttp.ClientSession, user: BenchUser, room: asyncio.Semaphore) -> str:
         async with room:
-            invitation = await self._invite(session, user)
+            invitation = await invite(session, self._url, self._tokens[user.user_id])
             await user.open(invitation.url, _OPEN_SECONDS)
             return invitation.api_url
-
-    async def _invite(self, session: aiohttp.ClientSession, user: BenchUser) -> Invitation:
-        headers = {"Authorization": f"Bearer {self._tokens[user.user_id]}"}
-        for _ in range(_ATTEMPTS):
-            async with session.post(f"{self._url}/v1/connect", json={}, headers=headers) as response:
-                text = await response.text()
-                if response.status == 200:
-                    answer = json_format.Parse(text, http_pb2.ConnectResponse(), ignore_unknown_fields=True)
-                    return Invitation(f"{answer.url}?ticket={answer.ticket}", answer.api_url)
-                if response.status not in (429, 503):
-                    raise ConnectionError(f"the balancer answered {response.status}: {text}")
-                await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
-        raise ConnectionError("the balancer had no room for a user, however often asked")
 
     def _couples(self) -> list[tuple[BenchUser, BenchUser]]:
         return list(zip(self.users[::2], self.users[1::2], strict=False))

@@ -16,10 +16,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.servers import free_port, process_wait, run_etcd, run_postgres
 from mesh.credentials import mint_token
@@ -33,7 +34,7 @@ _UNLIMITED_CLIENTS = {
     f"TIDINGS_{name}": str(UNLIMITED)
     for name in ("EDGE_FRAMES_PER_SECOND", "EDGE_FRAMES_BURST", "BALANCER_CONNECTS_PER_SECOND", "BALANCER_CONNECT_BURST")
 }
-SERVICES = ("store", "router", "edge", "balancer")
+SERVICES = ("store", "tagsvc", "router", "scheduler", "edge", "balancer")
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Target:
         database: URL of what the store writes to; empty when unknown.
         pids: process ids by service, to be metered; empty when unknown.
         settings: how it was started, for the report.
+        tags, scheduler: host:port of the services that businesses call; empty when unknown.
     """
 
     url: str
@@ -53,31 +55,41 @@ class Target:
     database: str = ""
     pids: dict[str, int] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    tags: str = ""
+    scheduler: str = ""
 
     def token(self, user_id: str) -> str:
         """A token for a user of the run."""
         return mint_token(self.token_secret, user_id, time.time(), TOKEN_SECONDS)
 
 
+Seed = Callable[[str], None]
+"""Puts something into a database, given its URL, before the mesh starts on it."""
+
+
 @contextmanager
-def one_process() -> Iterator[Target]:
-    """All four services in one process on SQLite: `tidings up` itself."""
+def one_process(seed: Seed | None = None) -> Iterator[Target]:
+    """All services in one process on SQLite: `tidings up` itself."""
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
     command = [sys.executable, "-m", "cli", "up", "--data", str(folder), "--port", "0", "--edge-port", "0"]
+    command += ["--tagsvc-port", "0", "--scheduler-port", "0"]
+    database = f"sqlite:///{folder / 'tidings.sqlite'}"
     try:
+        if seed is not None:
+            seed(database)
         with _child(command, os.environ | _UNLIMITED_CLIENTS, stdout=subprocess.DEVNULL) as process:
             running = _await_run_file(folder / "run.json", process)
             token_secret = json.loads((folder / "secrets.json").read_text())["token_secret"]
             settings = {"mode": "process", "database": "SQLite, WAL, synchronous FULL"}
-            database = f"sqlite:///{folder / 'tidings.sqlite'}"
-            target = Target(running["url"], token_secret, database, {"mesh": process.pid}, settings)
+            tags, scheduler = (f"127.0.0.1:{running['ports'][service][0]}" for service in ("tagsvc", "scheduler"))
+            target = Target(running["url"], token_secret, database, {"mesh": process.pid}, settings, tags, scheduler)
             _await_ticket(target)
             yield target
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
+def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     until = time.monotonic() + START_SECONDS
     while not path.exists():
         if process.poll() is not None:
@@ -85,41 +97,43 @@ def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, s
         if time.monotonic() > until:
             raise TimeoutError(f"the mesh did not serve in {START_SECONDS:.0f} s")
         time.sleep(0.05)
-    running: dict[str, str] = json.loads(path.read_text())
+    running: dict[str, Any] = json.loads(path.read_text())
     return running
 
 
 @contextmanager
-def fleet(database: str = "") -> Iterator[Target]:
+def fleet(database: str = "", seed: Seed | None = None) -> Iterator[Target]:
     """One process per service, found through etcd.
 
     Args:
         database: postgresql://…; empty starts a private cluster that flushes at every commit.
+        seed: prepares the database.
     """
     with ExitStack() as stack:
         pids: dict[str, int] = {}
         if not database:
             server = stack.enter_context(run_postgres(durable=True))
             database, pids["postgresql"] = server.new_database(), server.pid
-        registry, keys, port = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets(), free_port()
+        if seed is not None:
+            seed(database)
+        registry, keys = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets()
+        ports = {service: free_port() for service in SERVICES}
         for service in SERVICES:
-            command = [sys.executable, "-m", service, "--registry", registry, "--log-level", "warning", *_flags(service, port)]
+            flags = [*_flags(service, ports[service]), "--registry", registry, "--log-level", "warning"]
+            command = [sys.executable, "-m", service, *flags]
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | _environment(service, database, keys)))
             pids[service] = process.pid
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
-        target = Target(f"http://127.0.0.1:{port}", keys["token_secret"], database, pids, settings)
+        tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
+        target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
         _await_ticket(target)
         yield target
 
 
 def _flags(service: str, port: int) -> list[str]:
-    given = {
-        "store": {"port": free_port()},
-        "router": {"port": free_port()},
-        "edge": {"port": free_port()},
-        "balancer": {"port": port, "grpc-port": free_port()},
-    }
-    return [part for name, value in given[service].items() for part in (f"--{name}", str(value))]
+    more = {"balancer": "grpc-port", "tagsvc": "mesh-port"}
+    given = {"port": port, **({more[service]: free_port()} if service in more else {})}
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
 
 
 def _environment(service: str, database: str, keys: dict[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The generator's process, as the bench speaks to it. See `bench.generator` for the commands."""
+"""A generator's process, as the bench speaks to it. See `bench.generator` and `bench.listeners` for the commands."""
 
 import json
 import subprocess
@@ -38,9 +38,9 @@ class RemoteGenerator:
 
 
 @contextmanager
-def generator() -> Iterator[RemoteGenerator]:
+def generator(module: str = "bench.generator") -> Iterator[RemoteGenerator]:
     """Start a generator; it leaves when the context ends."""
-    command = [sys.executable, "-m", "bench.generator"]
+    command = [sys.executable, "-m", module]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         yield RemoteGenerator(process)

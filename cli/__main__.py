@@ -22,6 +22,8 @@ COMMANDS = {
     "tail": ("cli.tail", "Print messages as they come."),
     "history": ("cli.messages", "Print what was said."),
     "group": ("cli.groups", "Make groups and change them."),
+    "tag": ("cli.tags", "Tag people, and see whom an expression means."),
+    "notify": ("cli.notify", "Send to many, and see and steer what is under way."),
     "token": ("cli.token", "Print a development token."),
     "doctor": ("cli.doctor", "Look at every piece: healthy, or what is wrong and what to do."),
     "bench": ("cli.benches", "Measure."),

@@ -1,20 +1,25 @@
 """`tidings bench`: what `bench/` measures, as commands."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
 from bench.chat import ChatOptions, run
+from bench.figures import Figures
 from bench.remote import GeneratorFailedError
 from bench.report import Report, print_report
 from cli.failure import CommandError
 from cli.options import DEFAULT_DATA, Data, Secret, Url, say
 from cli.place import Place
+from tidings_client.business import BusinessError
+
+R = TypeVar("R")
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -66,29 +71,72 @@ def chat(
 
     Starts a mesh of its own to measure; with --url, measures that one. Exits with 1 when a message was lost, doubled or reordered.
     """
-    report = _run(
-        ChatOptions(
-            users=users,
-            seconds=seconds,
-            rate=rate,
-            mix=mix,
-            url=(url or "").rstrip("/"),
-            token_secret=Place(data).token_secret(secret) if url else "",
-            database=store,
-            mode=mode,
-            message_bytes=message_bytes,
-            baselines=baselines,
-        )
+    options = ChatOptions(
+        users=users,
+        seconds=seconds,
+        rate=rate,
+        mix=mix,
+        url=(url or "").rstrip("/"),
+        token_secret=Place(data).token_secret(secret) if url else "",
+        database=store,
+        mode=mode,
+        message_bytes=message_bytes,
+        baselines=baselines,
     )
+    report = _run(lambda: run(options))
     _write(report, file)
     if report.broken:
         raise CommandError(f"promises broken: {', '.join(report.broken)}", "the report has the counts")
 
 
-def _run(options: ChatOptions) -> Report:
+@app.command(epilog="Example: [bold]tidings bench tags --json tags.json[/bold]")
+def tags(
+    memberships: Annotated[int, typer.Option("--memberships", help="How many to apply.", min=100_000)] = 1_000_000,
+    clients: Annotated[int, typer.Option("--clients", help="Known clients.", min=1_000)] = 2_000_000,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.PROCESS,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure how fast memberships are applied, and how long expressions take."""
+    from bench import tags as measured
+
+    _figures(lambda: measured.run(measured.TagOptions(memberships, clients, mode)), file)
+
+
+@app.command(epilog="Example: [bold]tidings bench notify --clients 1000000 --connected 5000[/bold]")
+def notify(
+    clients: Annotated[int, typer.Option("--clients", help="Known clients.", min=1_000)] = 10_000_000,
+    connected: Annotated[int, typer.Option("--connected", help="How many of them are there.", min=1)] = 10_000,
+    size: Annotated[int, typer.Option("--bytes", help="Text of the notification.", min=1)] = 120,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.FLEET,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure a bare fan-out beside it.")] = True,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure a notification to millions of clients, of whom thousands are connected. Exits with 1 when a promise was broken."""
+    from bench import notify as measured
+
+    _figures(lambda: measured.run(measured.NotifyOptions(clients, connected, size, mode, baselines)), file)
+
+
+def _figures(measure: Callable[[], Figures], file: Path | None) -> None:
+    found = _run(measure)
+    on_stdout = file == Path("-")
+    found.print(Console(stderr=on_stdout))
+    if on_stdout:
+        say(found.to_json())
+    elif file is not None:
+        found.save(file)
+    if found.broken:
+        raise CommandError(f"promises broken: {', '.join(found.broken)}", "the figures have the counts")
+
+
+def _run(measure: Callable[[], R]) -> R:
     try:
-        return run(options)
-    except (ValueError, GeneratorFailedError, TimeoutError, OSError) as error:
+        return measure()
+    except (ValueError, GeneratorFailedError, BusinessError, TimeoutError, OSError) as error:
         raise CommandError(f"the bench could not run: {error}") from error
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cli.lines import notification_line
 from cli.talk import Line, Talk
 from cli.where import Where
 from tidings_client import (
@@ -43,7 +44,7 @@ class View(Protocol):
         """Something passing happened, which `Talk.describe` tells too: who types, who is there, how the connection stands."""
 
     def tell(self, text: str) -> None:
-        """An answer to what the user asked for."""
+        """An answer to what the user asked for, or a notification of the business."""
 
 
 class Conversation:
@@ -64,6 +65,7 @@ class Conversation:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_messages())
             group.create_task(self._read_events())
+            group.create_task(self._read_notifications())
             group.create_task(self._begin())
 
     def send(self, text: str) -> None:
@@ -144,6 +146,10 @@ class Conversation:
             self._view.show(line)
         if message.sender_id != self._talk.me or message.kind is Kind.MEMBERSHIP:
             self._client.mark_read(message.conversation_id, message.seq)
+
+    async def _read_notifications(self) -> None:
+        async for shown in self._client.notifications():
+            self._view.tell(notification_line(shown, _now()))
 
     async def _read_events(self) -> None:
         async for event in self._client.events():

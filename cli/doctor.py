@@ -4,6 +4,7 @@ Exit status: 0 when all is healthy, else that of the first piece that isn't:
 
     10 Python   11 packages   12 data folder   13 secrets   14 database   15 registry
     16 balancer (or no mesh is running)   17 clock   18 edge   19 router   20 store
+    21 tags   22 scheduler
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import checkup, checkup_mesh
+from cli import checkup, checkup_business, checkup_mesh
 from cli.checkup import ANSWER_SECONDS, Check, IllError, NotNeededError, Patient
 from cli.options import DEFAULT_DATA, Data, Json, Secret, Url, say_json
 from cli.place import Place
@@ -51,6 +52,8 @@ PIECES = (
     Piece("edge", 18, checkup_mesh.edge, ("balancer", "secrets")),
     Piece("router", 19, checkup_mesh.router, ("edge",)),
     Piece("store", 20, checkup_mesh.store, ("router",)),
+    Piece("tags", 21, checkup_business.tags, ("balancer",)),
+    Piece("scheduler", 22, checkup_business.scheduler, ("balancer",)),
 )
 
 

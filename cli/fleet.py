@@ -1,4 +1,4 @@
-"""The mesh as processes: `python -m store`, `router`, `balancer`, `edge` as children of this one.
+"""The mesh as processes: `python -m store`, `tagsvc`, `router` and so on as children of this one.
 
 None is started again: the first that dies is named, and the rest is stopped. Secrets go by the environment, which other users of
 the machine can't read, not by flags, which they can.
@@ -51,11 +51,11 @@ class Order:
 
 def orders(plan: Plan) -> list[Order]:
     """The children of a plan, in the order they start."""
-    ports = {"store": [0], "router": [0] * plan.routers, "balancer": [plan.port], "edge": plan.edge_ports}
     made = []
     for service in SERVICES:
-        for number, port in enumerate(ports[service], 1):
-            name = service if len(ports[service]) == 1 else f"{service}-{number}"
+        ports = plan.ports[service]
+        for number, port in enumerate(ports, 1):
+            name = service if len(ports) == 1 else f"{service}-{number}"
             made.append(_order(plan, name, service, port or free_port(plan.host)))
     return made
 
@@ -73,6 +73,8 @@ def _order(plan: Plan, name: str, service: str, port: int) -> Order:
     }
     if service == "balancer":
         given["grpc-port"] = free_port(plan.host)
+    if service == "tagsvc":
+        given["mesh-port"] = free_port(plan.host)
     return Order(name, service, admin_port, [part for key, value in given.items() for part in (f"--{key}", str(value))])
 
 

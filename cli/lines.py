@@ -7,7 +7,7 @@ from typing import Any
 from tidings.common.v1 import conversation_pb2
 from tidings.common.v1.content_pb2 import Content
 from tidings.common.v1.conversation_pb2 import MembershipEvent
-from tidings_client import Kind, Message
+from tidings_client import Kind, Message, Notification
 
 _CHANGES = {
     conversation_pb2.MEMBERSHIP_CHANGE_CREATED: "created the group {name} with {whom}",
@@ -109,6 +109,24 @@ def to_line(message: Message, now: datetime, label: str = "") -> str:
     """One line: when, where (when `label` is given), who, what."""
     where = f" [{plain(label)}]" if label else ""
     return f"{clock(message.time, now)}{where} {message.sender_id}: {to_text(message)}"
+
+
+def notification_json(shown: Notification) -> dict[str, Any]:
+    """A notification as `--json` prints it: by its `notification_id` it is told from an entry."""
+    found: dict[str, Any] = {
+        "notification_id": shown.notification_id,
+        "kind": "notification",
+        "notification_type": shown.type,
+        "priority": shown.priority,
+    }
+    times = {"time": shown.send_time, "expire_time": shown.expire_time}
+    return found | {name: utc(time) for name, time in times.items() if time is not None} | _content(shown.content)
+
+
+def notification_line(shown: Notification, now: datetime) -> str:
+    """One line: when it was due, what kind it is, what it says."""
+    what = plain(shown.text) if shown.content.HasField("text") else f"({shown.content.custom.type or 'nothing that is text'})"
+    return f"{clock(shown.send_time or now, now)} [{plain(shown.type)}] {what}"
 
 
 def clock(time: datetime, now: datetime) -> str:

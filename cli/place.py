@@ -34,7 +34,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What run.json says: the balancer's base URL, the process, its ports by service, the edges' HTTP base URLs."""
+    """What run.json says: the balancer's base URL, the process, its host and ports by service, the edges' HTTP base URLs."""
 
     url: str
     pid: int
@@ -42,6 +42,7 @@ class Running:
     edges: list[str] = field(default_factory=list)
     store: str = ""
     registry: str = ""
+    host: str = "127.0.0.1"
 
     @property
     def alive(self) -> bool:

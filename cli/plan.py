@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.failure import CommandError
 from cli.place import Secrets
 
-SERVICES = ("store", "router", "balancer", "edge")
+SERVICES = ("store", "tagsvc", "router", "scheduler", "balancer", "edge")
 """In the order they start; they stop in reverse, so that nothing is asked of one that has gone."""
 
 # What a balancer on a developer's machine is told where the environment says nothing: every client comes from the same address, so
@@ -27,6 +27,8 @@ class Plan:
     host: str
     port: int
     edge_ports: list[int]
+    tagsvc_ports: list[int]
+    scheduler_ports: list[int]
     store: str
     registry: str
     advertise: str = ""
@@ -38,6 +40,18 @@ class Plan:
     def url(self) -> str:
         """The balancer's base URL."""
         return http_url(self.host, self.port)
+
+    @property
+    def ports(self) -> dict[str, list[int]]:
+        """The ports that others are told of; 0 for those that only services of the mesh use, found through the registry."""
+        return {
+            "store": [0],
+            "tagsvc": self.tagsvc_ports,
+            "router": [0] * self.routers,
+            "scheduler": self.scheduler_ports,
+            "balancer": [self.port],
+            "edge": self.edge_ports,
+        }
 
     @property
     def as_processes(self) -> bool:
@@ -55,10 +69,15 @@ def sqlite_url(data: Path) -> str:
     return f"sqlite:///{(data / 'tidings.sqlite').absolute()}"
 
 
+def reachable(host: str) -> str:
+    """The address under which what listens on `host` is reached from this machine, as it is written before a port."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
+    return f"[{reached}]" if ":" in reached else reached
+
+
 def http_url(host: str, port: int) -> str:
     """The base URL under which a port of ours is reached from this machine."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    return f"http://{reachable(host)}:{port}"
 
 
 def ports(host: str, first: int, count: int, option: str) -> list[int]:

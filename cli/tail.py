@@ -1,7 +1,9 @@
-"""`tidings tail`: messages as they come, one line or one JSON object each. What came since the last tail comes first."""
+"""`tidings tail`: messages and notifications as they come, one line or one JSON object each. What came since the last tail comes
+first.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,13 +11,14 @@ from typing import Annotated
 import typer
 
 from cli.failure import CommandError
-from cli.lines import to_json, to_line
+from cli.lines import notification_json, notification_line, to_json, to_line
 from cli.options import DEFAULT_DATA, As, Data, Json, Secret, Url, note, say, say_json
 from cli.place import Place
 from cli.session import open_client
-from tidings_client import Client, ConnectionEvent, Conversation, Kind, Message, TidingsClientError
+from tidings_client import Client, ConnectionEvent, Conversation, Kind, Message, Notification, TidingsClientError
 
-Show = Callable[[Message], Awaitable[None]]
+One = Message | Notification
+Show = Callable[[One], Awaitable[None]]
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -37,35 +40,61 @@ def tail(
     data: Data = DEFAULT_DATA,
     secret: Secret = None,
 ) -> None:
-    """Print messages, edits and deletions as they come: first those since the last tail of this device, then new ones."""
+    """Print messages, edits, deletions and notifications as they come: first those since this device's last tail, then new ones."""
 
     async def work() -> int:
         async with open_client(Place(data), url, user, secret, "tail", device) as client:
             client.on(ConnectionEvent, _tell)
             show = _show_json if as_json else Shown(client, user).show
-            return await _print_messages(client, count, timeout, show, everything=everything)
+            return await _Printing(show, count, everything=everything).run(client, timeout)
 
     printed = asyncio.run(work())
     if count is not None and printed < count:
         raise CommandError(f"{printed} of {count} messages came within {timeout:g} s", "the next tail goes on from here")
 
 
-async def _print_messages(client: Client, count: int | None, timeout: float | None, show: Show, *, everything: bool) -> int:
-    """Print until there were `count` or `timeout` seconds passed; gives how many there were."""
-    printed = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            async for message in client.messages():
-                if everything or message.kind is not Kind.MEMBERSHIP:
-                    await show(message)
-                    printed += 1
-                if printed == count:
-                    break
-    return printed
+class _Printing:
+    """Prints until there was as much as was asked for.
+
+    Args:
+        count: how much; None for no end.
+        everything: changes of groups too.
+    """
+
+    def __init__(self, show: Show, count: int | None, *, everything: bool) -> None:
+        self._show = show
+        self._count = count
+        self._everything = everything
+        self._turn = asyncio.Lock()
+        self._printed = 0
+
+    async def run(self, client: Client, timeout: float | None) -> int:
+        """Print for `timeout` seconds at most; gives how many there were."""
+        sources = [asyncio.create_task(self._print(one)) for one in (client.messages(), client.notifications())]
+        try:
+            done, _ = await asyncio.wait(sources, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for source in sources:
+                source.cancel()
+            await asyncio.gather(*sources, return_exceptions=True)
+        for source in done:
+            source.result()
+        return self._printed
+
+    async def _print(self, source: AsyncIterator[One]) -> None:
+        async for one in source:
+            if isinstance(one, Notification) or self._everything or one.kind is not Kind.MEMBERSHIP:
+                async with self._turn:
+                    if self._printed == self._count:
+                        return
+                    await self._show(one)
+                    self._printed += 1
+            if self._printed == self._count:
+                return
 
 
-async def _show_json(message: Message) -> None:
-    say_json(to_json(message))
+async def _show_json(one: One) -> None:
+    say_json(notification_json(one) if isinstance(one, Notification) else to_json(one))
 
 
 class Shown:
@@ -76,8 +105,11 @@ class Shown:
         self._me = me
         self._labels: dict[str, str] = {}
 
-    async def show(self, message: Message) -> None:
+    async def show(self, message: One) -> None:
         """One line."""
+        if isinstance(message, Notification):
+            say(notification_line(message, datetime.now(UTC)))
+            return
         if message.conversation_id not in self._labels:
             await self._learn(message.conversation_id)
         say(to_line(message, datetime.now(UTC), self._labels[message.conversation_id]))

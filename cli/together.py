@@ -10,7 +10,9 @@ from typing import Any
 import balancer.serve
 import edge.serve
 import router.serve
+import scheduler.serve
 import store.serve
+import tagsvc.serve
 from balancer.settings import BalancerSettings
 from cli.plan import BALANCER_DEFAULTS, Plan
 from edge.settings import EdgeSettings
@@ -18,7 +20,9 @@ from mesh.process import open_registry
 from mesh.settings import ServiceSettings
 from mesh.telemetry import Telemetry, settle_memory
 from router.settings import RouterSettings
+from scheduler.settings import SchedulerSettings
 from store.settings import StoreSettings
+from tagsvc.settings import TagsvcSettings
 from tidings.common.v1.instance_pb2 import Instance
 
 
@@ -50,8 +54,12 @@ def _services(plan: Plan) -> Iterator[tuple[Callable[..., AbstractAsyncContextMa
     common: dict[str, Any] = {"host": plan.host, "advertise": plan.advertise, "drain_seconds": plan.drain_seconds}
     keys: dict[str, Any] = {"token_secret": plan.secrets.token_secret, "ticket_secret": plan.secrets.ticket_secret}
     yield store.serve.serve, StoreSettings(**common, port=0, database=plan.store)
+    for port in plan.tagsvc_ports:
+        yield tagsvc.serve.serve, TagsvcSettings(**common, port=port, mesh_port=0)
     for _ in range(plan.routers):
         yield router.serve.serve, RouterSettings(**common, port=0)
+    for port in plan.scheduler_ports:
+        yield scheduler.serve.serve, SchedulerSettings(**common, port=port)
     yield balancer.serve.serve, at_home(BalancerSettings(**common, **keys, port=plan.port, grpc_port=0))
     for port in plan.edge_ports:
         yield edge.serve.serve, EdgeSettings(**common, **keys, port=port)

@@ -16,7 +16,7 @@ from cli import checkup, fleet, together
 from cli.failure import CommandError
 from cli.options import DEFAULT_DATA, Data, say
 from cli.place import Place, Running
-from cli.plan import Plan, http_url, ports, sqlite_url
+from cli.plan import Plan, http_url, ports, reachable, sqlite_url
 from mesh import errors
 from mesh.process import stop_signal
 from mesh.telemetry import configure_logging
@@ -29,6 +29,10 @@ app = typer.Typer(rich_markup_mode="rich")
 Port = Annotated[int, typer.Option("--port", help="The balancer's port; 0 picks a free one.", min=0, max=65535)]
 EdgePort = Annotated[
     int, typer.Option("--edge-port", help="The first edge's port, others take the next; 0 picks free ones.", min=0, max=65535)
+]
+TagsvcPort = Annotated[int, typer.Option("--tagsvc-port", help="The first tag service's port, as --edge-port.", min=0, max=65535)]
+SchedulerPort = Annotated[
+    int, typer.Option("--scheduler-port", help="The first scheduler's port, as --edge-port.", min=0, max=65535)
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.", metavar="ADDRESS")]
 Advertise = Annotated[
@@ -46,6 +50,8 @@ RegistryUrl = Annotated[
 ]
 Edges = Annotated[int, typer.Option("--edges", help="How many edges.", min=1, max=64)]
 Routers = Annotated[int, typer.Option("--routers", help="How many routers.", min=1, max=64)]
+Tagsvcs = Annotated[int, typer.Option("--tagsvcs", help="How many tag services.", min=1, max=64)]
+Schedulers = Annotated[int, typer.Option("--schedulers", help="How many schedulers.", min=1, max=64)]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.", metavar="LEVEL")]
 
 EXAMPLES = """Examples: [bold]tidings up[/bold]
@@ -68,12 +74,16 @@ def up(
     data: Data = DEFAULT_DATA,
     port: Port = 8080,
     edge_port: EdgePort = 8081,
+    tagsvc_port: TagsvcPort = 9091,
+    scheduler_port: SchedulerPort = 9092,
     host: Host = "127.0.0.1",
     advertise: Advertise = "",
     store: Store = None,
     registry: RegistryUrl = "memory://",
     edges: Edges = 1,
     routers: Routers = 1,
+    tagsvcs: Tagsvcs = 1,
+    schedulers: Schedulers = 1,
     log_level: LogLevel = "warning",
 ) -> None:
     """Start a whole mesh and keep it running until Ctrl-C."""
@@ -88,6 +98,8 @@ def up(
             advertise=advertise,
             port=ports(host, port, 1, "--port")[0],
             edge_ports=ports(host, edge_port, edges, "--edge-port"),
+            tagsvc_ports=ports(host, tagsvc_port, tagsvcs, "--tagsvc-port"),
+            scheduler_ports=ports(host, scheduler_port, schedulers, "--scheduler-port"),
             store=urls[0],
             registry=urls[1],
             routers=routers,
@@ -188,10 +200,11 @@ def _running(plan: Plan) -> Running:
     return Running(
         url=plan.url,
         pid=os.getpid(),
-        ports={"balancer": [plan.port], "edge": plan.edge_ports},
+        ports={service: numbers for service, numbers in plan.ports.items() if all(numbers)},
         edges=edge_urls(plan),
         store=plan.store.partition("://")[0],
         registry=plan.registry,
+        host=reachable(plan.host),
     )
 
 
@@ -204,11 +217,15 @@ def _welcome(plan: Plan) -> None:
     say(f"{chat} alice bob")
     say("and in one more:")
     say(f"{chat} bob alice")
+    say("Or tag people, and notify them: tag people by a file, see whom an expression means, and send:")
+    business = f"  {_command()}"
+    say(f"{business} tag add{_where(plan)} alice vip")
+    say(f"{business} notify{_where(plan)} vip --text 'The doors are open' --watch")
 
 
 def _shape(plan: Plan) -> str:
     if plan.as_processes:
-        return f"{3 + len(plan.edge_ports) + plan.routers - 1} processes on one machine, started again by nobody"
+        return f"{sum(map(len, plan.ports.values()))} processes on one machine, started again by nobody"
     where = "one disk" if plan.store.startswith("sqlite") else "one database"
     return f"one process, {where}"
 

@@ -42,6 +42,13 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         found = await self._database.read(partial(users.find_users, user_ids=wanted))
         return pb.GetUsersResponse(users=[codec.user(found[user_id]) for user_id in wanted if user_id in found])
 
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
+        """Finds users by ordinal."""
+        checks.listed("user_ordinals", request.user_ordinals)
+        wanted = list(dict.fromkeys(request.user_ordinals))
+        found = await self._database.read(partial(users.list_users, ordinals=wanted))
+        return pb.ListUsersResponse(users=[codec.user(found[ordinal]) for ordinal in wanted if ordinal in found])
+
     async def RecordLastSeen(self, request: pb.RecordLastSeenRequest, context: Context) -> pb.RecordLastSeenResponse:
         """Notes who left when."""
         checks.listed("last_seen", request.last_seen)

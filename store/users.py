@@ -14,6 +14,13 @@ _FIND = Statement(
     """,
     wanted="user_id text",
 )
+_LIST = Statement(
+    """
+    SELECT users.user_id, users.ordinal, users.last_seen_at
+    FROM {wanted} JOIN users ON users.ordinal = wanted.ordinal
+    """,
+    wanted="ordinal integer",
+)
 _HIGHEST = Statement("SELECT coalesce(max(ordinal), 0) FROM users")
 _INSERT = Statement(
     """
@@ -40,6 +47,12 @@ def find_users(connection: Connection, user_ids: Iterable[str]) -> dict[str, Use
     """The users of these ids that exist."""
     found = _FIND(connection, wanted=[(user_id,) for user_id in set(user_ids)])
     return {user_id: User(user_id, ordinal, last_seen_at) for user_id, ordinal, last_seen_at in found}
+
+
+def list_users(connection: Connection, ordinals: Iterable[int]) -> dict[int, User]:
+    """The users of these ordinals that exist."""
+    found = _LIST(connection, wanted=[(ordinal,) for ordinal in set(ordinals)])
+    return {ordinal: User(user_id, ordinal, last_seen_at) for user_id, ordinal, last_seen_at in found}
 
 
 def ensure_users(connection: Connection, user_ids: Sequence[str], now: int) -> dict[str, User]:

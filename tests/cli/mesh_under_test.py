@@ -17,6 +17,7 @@ from cli.plan import free_port
 READY_SECONDS = 30.0
 COMMAND_SECONDS = 30.0
 HOST = "127.0.0.1"
+FREE = ("--tagsvc-port", "0", "--scheduler-port", "0")
 
 
 class MeshUnderTest:
@@ -35,7 +36,7 @@ class MeshUnderTest:
 
     def start(self, *more: str) -> None:
         """Start it and wait until it says what to type next."""
-        options = ["--data", str(self.data), "--port", str(self.port), "--edge-port", str(self.edge_port), *more]
+        options = ["--data", str(self.data), "--port", str(self.port), "--edge-port", str(self.edge_port), *FREE, *more]
         self.process = popen("up", *options)
         self.said = []
         assert self.process.stdout is not None

@@ -31,11 +31,12 @@ def test_all_is_well(mesh: MeshUnderTest) -> None:
     status, pieces = look("--data", str(mesh.data))
     assert status == 0
     assert {name for name, piece in pieces.items() if piece["state"] == "healthy"} >= {
-        "Python", "packages", "data folder", "secrets", "database", "balancer", "clock", "edge", "router", "store",
+        "Python", "packages", "data folder", "secrets", "database", "balancer", "clock", "edge", "router", "store", "tags",
+        "scheduler",
     }  # fmt: skip
     assert "arrived after" in pieces["store"]["detail"]
     said = mesh.run("doctor").stdout
-    assert said.count("✓") == 10
+    assert said.count("✓") == 12
     assert "next:" not in said
 
 

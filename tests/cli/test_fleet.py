@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.etcd]
 
 @pytest.fixture
 def fleet(tmp_path: Path, postgres_server: PostgresServer, etcd_server: EtcdServer) -> Iterator[MeshUnderTest]:
-    """Six processes."""
+    """Eight processes."""
     under_test = MeshUnderTest(tmp_path)
     under_test.edge_port = 0
     store, registry = postgres_server.new_database(), f"etcd://{etcd_server.endpoint}"
@@ -55,12 +55,19 @@ def await_end(pids: list[int]) -> None:
 
 def test_a_fleet_serves_and_ends_when_one_of_it_dies(fleet: MeshUnderTest) -> None:
     running = children(fleet)
-    assert {service: len(those) for service, those in running.items()} == {"store": 1, "router": 2, "balancer": 1, "edge": 2}
-    assert "6 processes" in "".join(fleet.said)
+    assert {service: len(those) for service, those in running.items()} == {
+        "store": 1,
+        "tagsvc": 1,
+        "router": 2,
+        "scheduler": 1,
+        "balancer": 1,
+        "edge": 2,
+    }
+    assert "8 processes" in "".join(fleet.said)
     stored = fleet.json("send", "--as", "alice", "bob", "across the fleet")
     assert fleet.json("tail", "--as", "bob", "--count", "1", "--timeout", "20")["message_id"] == stored["message_id"]
     pieces = {piece["piece"]: piece for piece in fleet.json("doctor")["pieces"]}
-    assert pieces["registry"]["detail"] == "etcd has 1 store, 2 router, 1 balancer, 2 edge"
+    assert pieces["registry"]["detail"] == "etcd has 1 store, 1 tagsvc, 2 router, 1 scheduler, 1 balancer, 2 edge"
     os.kill(running["router"][0], signal.SIGKILL)
     assert fleet.process is not None
     assert fleet.process.wait(END_SECONDS) == 1
@@ -70,6 +77,6 @@ def test_a_fleet_serves_and_ends_when_one_of_it_dies(fleet: MeshUnderTest) -> No
 
 def test_a_fleet_does_not_outlive_its_parent(fleet: MeshUnderTest) -> None:
     running = [pid for those in children(fleet).values() for pid in those]
-    assert len(running) == 6
+    assert len(running) == 8
     fleet.end(signal.SIGKILL)
     await_end(running)

@@ -8,7 +8,7 @@ import pytest
 from cli.failure import CommandError
 from cli.fleet import environment, orders
 from cli.place import Secrets
-from cli.plan import Plan, http_url, ports, sqlite_url
+from cli.plan import SERVICES, Plan, http_url, ports, sqlite_url
 
 
 def plan(**changes: object) -> Plan:
@@ -18,6 +18,8 @@ def plan(**changes: object) -> Plan:
         "host": "127.0.0.1",
         "port": 8080,
         "edge_ports": [8081, 8082],
+        "tagsvc_ports": [9091],
+        "scheduler_ports": [9092],
         "store": "postgresql://me:word@db/tidings",
         "registry": "etcd://127.0.0.1:2379",
         "routers": 2,
@@ -27,17 +29,29 @@ def plan(**changes: object) -> Plan:
 
 def test_orders_of_a_fleet() -> None:
     made = orders(plan())
-    assert [order.name for order in made] == ["store", "router-1", "router-2", "balancer", "edge-1", "edge-2"]
+    assert [order.name for order in made] == [
+        "store",
+        "tagsvc",
+        "router-1",
+        "router-2",
+        "scheduler",
+        "balancer",
+        "edge-1",
+        "edge-2",
+    ]
     flags = {order.name: " ".join(order.flags) for order in made}
     assert "--port 8080 " in flags["balancer"]
     assert "--port 8081 " in flags["edge-1"]
     assert "--port 8082 " in flags["edge-2"]
+    assert "--port 9091 " in flags["tagsvc"]
+    assert "--mesh-port " in flags["tagsvc"]
+    assert "--port 9092 " in flags["scheduler"]
     assert all("--registry etcd://127.0.0.1:2379" in words for words in flags.values())
     assert len({order.admin_port for order in made}) == len(made)
 
 
 def test_secrets_go_by_the_environment_to_those_who_need_them() -> None:
-    for service in ("store", "router", "balancer", "edge"):
+    for service in SERVICES:
         mine = environment(plan(), service)
         assert ("t" * 32 in mine.values()) == (service in ("balancer", "edge"))
         assert ("postgresql://me:word@db/tidings" in mine.values()) == (service == "store")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.mesh_under_test import MeshUnderTest, run_here
+from tests.cli.mesh_under_test import FREE, MeshUnderTest, run_here
 
 
 @pytest.fixture
@@ -62,17 +62,17 @@ def test_a_kill_between_two_messages_loses_nothing(fresh: MeshUnderTest, monkeyp
 
 def test_a_folder_in_use(mesh: MeshUnderTest) -> None:
     assert mesh.process is not None
-    done = mesh.run("up", "--port", "0", "--edge-port", "0", ok=False)
+    done = mesh.run("up", "--port", "0", "--edge-port", "0", *FREE, ok=False)
     assert done.returncode == 1
     assert f"pid {mesh.process.pid}" in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--port", "--edge-port"])
+@pytest.mark.parametrize("option", ["--port", "--edge-port", "--tagsvc-port", "--scheduler-port"])
 def test_a_port_taken_is_named(tmp_path: Path, option: str) -> None:
-    other = {"--port": "--edge-port", "--edge-port": "--port"}[option]
+    free = [word for name in ("--port", "--edge-port", "--tagsvc-port", "--scheduler-port") for word in (name, "0")]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run_here("up", "--data", str(tmp_path), option, str(port), other, "0", ok=False)
+        done = run_here("up", "--data", str(tmp_path), *free, option, str(port), ok=False)
     assert done.returncode == 1
     assert f"port {port} is taken" in done.stderr
     assert option in done.stderr
@@ -89,7 +89,7 @@ def test_an_unreachable_server_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, url: str, said: str
 ) -> None:
     monkeypatch.setattr("cli.checkup.ANSWER_SECONDS", 1.0)
-    done = run_here("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", option, url, ok=False)
+    done = run_here("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", *FREE, option, url, ok=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert option in done.stderr

@@ -53,3 +53,23 @@ async def test_malformed_ids_are_refused(store: StoreClient, user_ids: list[str]
         await store.ordinals(*user_ids)
     assert reason(caught.value) == "INVALID_FIELD"
     assert await store.ordinal("first") == 1
+
+
+async def test_users_are_found_by_ordinal_in_the_order_asked_for(store: StoreClient) -> None:
+    await store.ordinals("a", "b", "c")
+    await store.users.RecordLastSeen(pb.RecordLastSeenRequest(last_seen=[pb.LastSeen(user_ordinal=2, time=Timestamp(seconds=7))]))
+    response = await store.users.ListUsers(pb.ListUsersRequest(user_ordinals=[3, 0, 2**32 - 1, 2, 4, 3]))
+    assert response.users == [
+        pb.User(user_id="c", user_ordinal=3),
+        pb.User(user_id="b", user_ordinal=2, last_seen_time=Timestamp(seconds=7)),
+    ]
+    assert not (await store.users.ListUsers(pb.ListUsersRequest())).users
+
+
+async def test_too_many_ordinals_are_refused(store: StoreClient) -> None:
+    await store.ordinals(*(f"u{n}" for n in range(1_000)))
+    response = await store.users.ListUsers(pb.ListUsersRequest(user_ordinals=range(1_000, 0, -1)))
+    assert [user.user_id for user in response.users] == [f"u{n}" for n in range(999, -1, -1)]
+    with pytest.raises(grpc.RpcError) as caught:
+        await store.users.ListUsers(pb.ListUsersRequest(user_ordinals=[1] * 1_001))
+    assert reason(caught.value) == "INVALID_FIELD"

@@ -16,6 +16,7 @@ from tests.checker.workload import Plan, Workload
 from tests.system.test_faults import SETTLE_SECONDS, verdict
 
 TIDINGS = Path(sys.executable).with_name("tidings")
+_FREE = ("--tagsvc-port", "0", "--scheduler-port", "0")
 START_SECONDS = 30.0
 
 
@@ -30,7 +31,7 @@ class Up:
 
     async def start(self) -> None:
         """Start it, and wait until it says that it is up."""
-        ports = ["--port", str(self._ports[0]), "--edge-port", str(self._ports[1])]
+        ports = ["--port", str(self._ports[0]), "--edge-port", str(self._ports[1]), *_FREE]
         self._process = await _run("up", "--data", str(self._data), *ports)
         async with asyncio.timeout(START_SECONDS):
             assert self._process.stdout is not None

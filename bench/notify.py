@@ -1,0 +1,215 @@
+"""`tidings bench notify`: a tag expression over millions of clients, of whom thousands are connected.
+
+Measured: how long the expansion takes, how long after its due time the first device is shown it, when all who are connected have
+acknowledged, what the report says meanwhile (its parts must sum at every reading), what it costs in memory; then a paced one,
+cancelled half-way. Beside it: pyroaring alone, and a bare fan-out of a frame of the same size to as many WebSockets.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from pyroaring import BitMap
+
+from bench.fan_out import bare_fan_out
+from bench.figures import Figures
+from bench.frames import text_of
+from bench.mesh import Target, fleet, one_process
+from bench.people import fill, user_id
+from bench.remote import RemoteGenerator, generator
+from bench.resources import measure
+from bench.tags import EXPRESSION, STRIDES
+from tidings.common.v1 import notification_pb2 as common
+from tidings.common.v1.content_pb2 import Content, Text
+from tidings.scheduler.v1 import scheduler_pb2 as pb
+from tidings.tag.v1.audience_pb2 import ExpandExpressionRequest
+from tidings_client.business import Business, BusinessError, new_request_id
+
+EXPANSION_MS, FIRST_MS, ALL_SECONDS, BYTES = 50.0, 100.0, 1.0, 40.0
+LEAD_SECONDS = 2.0  # from the upload until it is due: so that what is measured is not the upload
+READ_SECONDS = 0.05  # between two readings of a report
+AWAIT_SECONDS = 60.0
+PARTS = ("delivered", "pending", "failed", "expired", "cancelled")
+_PACED_RATE = 1_000
+_PACED_SECONDS = 2.0
+_CALM_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyOptions:
+    """What to measure.
+
+    Attributes:
+        clients: known clients.
+        connected: of them, in the audience.
+        size: bytes of text.
+        mode: process or fleet.
+    """
+
+    clients: int = 10_000_000
+    connected: int = 10_000
+    size: int = 120
+    mode: str = "fleet"
+    baselines: bool = True
+
+
+@dataclass(slots=True)
+class Readings:
+    """A report read again and again."""
+
+    count: int = 0
+    unequal: int = 0
+    last: common.NotificationReport = field(default_factory=common.NotificationReport)
+    acknowledged_at: float = 0.0
+
+    def take(self, report: common.NotificationReport, wanted: int) -> None:
+        """Note a reading; `wanted` acknowledgements are all there can be."""
+        self.count += 1
+        self.unequal += sum(getattr(report, part) for part in PARTS) != report.expansion
+        self.last = report
+        if not self.acknowledged_at and report.delivered >= wanted:
+            self.acknowledged_at = time.time()
+
+
+def run(options: NotifyOptions) -> Figures:
+    """Measure.
+
+    Raises:
+        GeneratorFailedError, BusinessError, TimeoutError, OSError: the mesh did not serve.
+    """
+    settings = {"mode": options.mode, "clients": options.clients, "connected": options.connected, "bytes": options.size}
+    figures = Figures("notify", settings)
+    tags = {name: BitMap(range(1, options.clients + 1, stride)) for name, stride in STRIDES.items()}
+    audience = _by_pyroaring(figures, tags, options.clients)
+
+    def seed(database: str) -> None:
+        fill(database, options.clients, tags)
+
+    with one_process(seed) if options.mode == "process" else fleet(seed=seed) as target, generator("bench.listeners") as clients:
+        there = _spread(audience, options.connected)
+        started = time.monotonic()
+        clients.do("connect", url=target.url, tokens={user_id(one): target.token(user_id(one)) for one in there})
+        figures.add("connected", options.connected / (time.monotonic() - started), "sessions/s")
+        asyncio.run(_measure(figures, target, clients, options, len(audience)))
+    if options.baselines:
+        bare = bare_fan_out(options.connected, options.size + 60)
+        figures.add("bare fan-out of such a frame, until the last has it", bare * 1e3, "ms", note="aiohttp, nothing else")
+    return figures
+
+
+def _by_pyroaring(figures: Figures, tags: dict[str, BitMap], clients: int) -> BitMap:
+    everybody = BitMap(range(1, clients + 1))
+    started = time.perf_counter()
+    found = ((tags["a"] | tags["b"]) & (everybody - tags["c"])) - tags["d"]
+    figures.add("pyroaring alone: the expression", (time.perf_counter() - started) * 1e3, "ms", note=f"{len(found):,} clients")
+    return found
+
+
+def _spread(audience: BitMap, count: int) -> list[int]:
+    """So many of them, evenly from the lowest to the highest."""
+    return [audience[number * len(audience) // count] for number in range(count)]
+
+
+async def _measure(figures: Figures, target: Target, clients: RemoteGenerator, options: NotifyOptions, expected: int) -> None:
+    async with Business.connect(target.scheduler, target.tags, timeout=60.0) as business:
+        await _expansion(figures, business, expected)
+        before = measure(target.pids)
+        await _all_at_once(figures, business, clients, options, expected)
+        after = measure(target.pids)
+        for service in target.pids:
+            cpu = after[service].cpu_seconds - before[service].cpu_seconds
+            figures.add(f"{service}: CPU", cpu, "s", note=f"{before[service].memory_mb:.0f} -> {after[service].memory_mb:.0f} MB")
+        grown = sum(after[one].memory_mb - before[one].memory_mb for one in target.pids if one != "postgresql")
+        figures.add("memory grown", max(0.0, grown) * 2**20 / expected, "bytes a recipient", BYTES, note="all services")
+        await _cancelled(figures, business, clients, options)
+
+
+async def _expansion(figures: Figures, business: Business, expected: int) -> None:
+    times, count = [], 0
+    for _ in range(5):
+        started = time.perf_counter()
+        count = 0
+        async for chunk in business.audience.ExpandExpression(ExpandExpressionRequest(expression=EXPRESSION)):
+            count += len(BitMap.deserialize(chunk.user_ordinals))
+        times.append((time.perf_counter() - started) * 1e3)
+    figures.add("expansion, over gRPC", statistics.median(times), "ms", EXPANSION_MS, note=f"{EXPRESSION}: {count:,} clients")
+    figures.faults["expanded wrongly"] = abs(count - expected)
+
+
+async def _all_at_once(
+    figures: Figures, business: Business, clients: RemoteGenerator, options: NotifyOptions, expected: int
+) -> None:
+    due = time.time() + LEAD_SECONDS
+    name = await _upload(business, options, due)
+    async with _read(business, name, options.connected) as readings:
+        seen = await asyncio.to_thread(clients.do, "await", name=name, count=options.connected, seconds=AWAIT_SECONDS)
+        until = time.time() + AWAIT_SECONDS
+        while not readings.acknowledged_at and time.time() < until:  # noqa: ASYNC110  (reports can only be read)
+            await asyncio.sleep(READ_SECONDS)
+    figures.add("first device shown, after due", (seen["first"] - due) * 1e3, "ms", FIRST_MS)
+    figures.add("last connected device shown, after due", (seen["last"] - due) * 1e3, "ms")
+    acknowledged = (readings.acknowledged_at or float("inf")) - due
+    figures.add("all connected acknowledged, by the report, after due", acknowledged, "s", ALL_SECONDS)
+    figures.add("deliveries", options.connected / max(1e-9, seen["last"] - seen["first"]), "/s", note="first to last")
+    figures.faults |= {
+        f"readings whose parts don't sum, of {readings.count}": readings.unequal,
+        "connected and not shown": options.connected - seen["shown"],
+        "shown twice": seen["repeated"],
+        "expansion other than expected": abs(readings.last.expansion - expected),
+        "delivered other than shown": abs(readings.last.delivered - seen["shown"]),
+    }
+
+
+async def _cancelled(figures: Figures, business: Business, clients: RemoteGenerator, options: NotifyOptions) -> None:
+    name = await _upload(business, options, time.time(), _PACED_RATE)
+    async with _read(business, name, options.connected) as readings:
+        await asyncio.sleep(_PACED_SECONDS)
+        request = pb.CancelNotificationRequest(request_id=new_request_id(), notification_id=name)
+        started = time.perf_counter()
+        answer = await business.notifications.CancelNotification(request)
+        figures.add("cancel, until answered", (time.perf_counter() - started) * 1e3, "ms", note=f"{answer.sent:,} had gone")
+        await asyncio.sleep(_CALM_SECONDS)
+        seen = await asyncio.to_thread(clients.do, "await", name=name, count=answer.sent + 1, seconds=0.5)
+    rate = answer.sent / _PACED_SECONDS
+    figures.add("paced", rate, "recipients/s", _PACED_RATE * 1.05, note=f"asked for {_PACED_RATE:,}")
+    figures.faults |= {
+        "shown after the cancel": max(0, seen["shown"] - answer.sent),
+        "sent after the cancel": abs(readings.last.sent - answer.sent),
+        f"readings of the paced one that don't sum, of {readings.count}": readings.unequal,
+    }
+
+
+async def _upload(business: Business, options: NotifyOptions, due: float, rate: int | None = None) -> str:
+    spec = common.NotificationSpec(
+        audience=common.Audience(expression=EXPRESSION),
+        content=Content(text=Text(text=text_of(options.size))),
+        rate_per_second=rate,
+    )
+    spec.send_time.FromNanoseconds(int(due * 1e9))
+    request = pb.UploadNotificationRequest(request_id=new_request_id(), spec=spec)
+    return (await business.notifications.UploadNotification(request)).notification.notification_id
+
+
+@asynccontextmanager
+async def _read(business: Business, name: str, wanted: int) -> AsyncIterator[Readings]:
+    """Read a notification's report all through the context."""
+    readings = Readings()
+
+    async def read() -> None:
+        while True:
+            try:
+                answer = await business.notifications.GetNotification(pb.GetNotificationRequest(notification_id=name))
+                readings.take(answer.notification.report, wanted)
+            except BusinessError:
+                continue  # it is asked again at once, as a business would
+            await asyncio.sleep(READ_SECONDS)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield readings
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
