@@ -8,7 +8,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -125,30 +125,27 @@ async def _through_the_service(figures: Figures, target: Target, options: TagOpt
             times.append((time.perf_counter() - started) * 1e3)
         figures.add("expression, counted over gRPC with every part", statistics.median(times), "ms", note="median")
         figures.faults["miscounted"] = abs(counted.count - len(_bare(_operands(options.clients), options.clients)))
-        known = [user_id(number) for number in range(1, RECORD + 1)]
-        new = [f"new-{number}" for number in range(RECORD)]
-        for name, users in (("known", known), ("never seen", new)):
-            await _applied(figures, business, name, users, options.memberships)
+        await _applied(figures, business, "known", lambda _: [user_id(one) for one in range(1, RECORD + 1)], options)
+        await _applied(figures, business, "never seen", lambda chunk: [f"new-{chunk}-{one}" for one in range(RECORD)], options)
 
 
 def _operands(clients: int) -> dict[str, BitMap]:
     return {name: BitMap(range(1, clients + 1, stride)) for name, stride in STRIDES.items()}
 
 
-async def _applied(figures: Figures, business: Business, name: str, users: list[str], memberships: int) -> None:
-    async def chunks() -> AsyncIterator[ApplyMappingRequest]:
-        for number in range(memberships // RECORD):
-            change = TagChange(tag=f"{name.replace(' ', '_')}_{number}", add_user_ids=users)
-            yield ApplyMappingRequest(tags=[change], create_tags=True)
-
+async def _applied(figures: Figures, business: Business, name: str, users: Callable[[int], list[str]], options: TagOptions) -> None:
+    """Give a tag of its own to the users of each chunk."""
+    count = options.memberships // RECORD
+    changes = [TagChange(tag=f"{name.replace(' ', '_')}_{chunk}", add_user_ids=users(chunk)) for chunk in range(count)]
+    requests = (ApplyMappingRequest(tags=[change], create_tags=True) for change in changes)
     started, answered = time.perf_counter(), 0
-    async for answer in business.tags.ApplyMapping(chunks()):
+    async for answer in business.tags.ApplyMapping(requests):
         answered = answer.chunks
     rate = answered * RECORD / (time.perf_counter() - started)
     target = APPLIED_TARGET if name == "known" else None
-    note = f"{len(users):,} user ids a chunk, durable when answered"
+    note = f"{RECORD:,} user ids a chunk, durable when answered"
     figures.add(f"applied through the service, clients {name}", rate, "memberships/s", target, most=False, note=note)
-    figures.faults[f"chunks unanswered, clients {name}"] = memberships // RECORD - answered
+    figures.faults[f"chunks unanswered, clients {name}"] = count - answered
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,6 +1,7 @@
 """`tidings bench`: what `bench/` measures, as commands."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -20,6 +21,7 @@ from cli.place import Place
 from tidings_client.business import BusinessError
 
 R = TypeVar("R")
+WIDTH = 150  # of tables that go into a file
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -124,7 +126,7 @@ def notify(
 def _figures(measure: Callable[[], Figures], file: Path | None) -> None:
     found = _run(measure)
     on_stdout = file == Path("-")
-    found.print(Console(stderr=on_stdout))
+    found.print(Console(stderr=on_stdout, width=None if sys.stdout.isatty() else WIDTH))
     if on_stdout:
         say(found.to_json())
     elif file is not None:

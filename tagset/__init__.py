@@ -1,1 +1,1 @@
-"""The pure tag algebra: parse, canonicalise and evaluate expressions over bitmaps. Its place is kept; nothing is here yet."""
+"""The pure tag algebra: expressions over bitmaps of clients, and the immutable snapshots that they are evaluated against."""

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bench.chat import ChatOptions, run
+from bench.mesh import SERVICES
 from bench.report import print_report
 
 
@@ -34,7 +35,7 @@ def test_a_short_run_as_processes() -> None:
     report = run(ChatOptions(users=10, seconds=1.0, rate=200.0, mode="fleet", baselines=False))
     assert report.broken == {}
     assert report.measurements[0].account["stored"] == 200
-    assert {"store", "router", "edge", "balancer", "postgresql", "generator"} == set(report.measurements[0].costs)
+    assert {*SERVICES, "postgresql", "generator"} == set(report.measurements[0].costs)
 
 
 @pytest.mark.parametrize(
