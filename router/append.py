@@ -191,7 +191,7 @@ class AppendPipeline:
         for send, result in zip(sends, results, strict=True):
             self._answer(send, result)
             held = self._directory.get(send.conversation_id)
-            if held is None or held.version < result.membership_version:
+            if result.membership_version and (held is None or held.version < result.membership_version):  # 0: there is none
                 versions[send.conversation_id] = max(result.membership_version, versions.get(send.conversation_id, 0))
         self._meters.received(sum(1 for result in results if result.seq))
         unknown = await self._directory.at_least(versions) if versions else set()

@@ -13,6 +13,7 @@ from tidings.client.v1.frames_pb2 import (
     ConversationChanged,
     MessagePage,
     MessageStored,
+    Notification,
     Presence,
     PresenceUpdate,
     Receipt,
@@ -21,6 +22,7 @@ from tidings.client.v1.frames_pb2 import (
     Watermark,
 )
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry
+from tidings.common.v1.notification_pb2 import NotificationSpec
 from tidings.router.v1.link_pb2 import AppendEntry
 
 
@@ -95,6 +97,19 @@ def conversation_removed(conversation_id: str) -> bytes:
     """The conversation is no longer this user's."""
     said = ConversationChanged(conversation=Conversation(conversation_id=conversation_id), removed=True)
     return ServerFrame(conversation_changed=said).SerializeToString()
+
+
+def notification(notification_id: str, spec: NotificationSpec) -> bytes:
+    """A message of the business."""
+    said = Notification(
+        notification_id=notification_id,
+        type=spec.type or "notification",
+        content=spec.content,
+        priority=spec.priority,
+        send_time=spec.send_time,
+        expire_time=spec.expire_time,
+    )
+    return ServerFrame(notification=said).SerializeToString()
 
 
 def error(request_id: int, failure: TidingsError, client_msg_id: str = "") -> bytes:

@@ -8,7 +8,14 @@ from mesh.errors import TidingsError
 from router import frames
 from router.meters import Meters
 from router.outbox import Outbox
-from tidings.router.v1.link_pb2 import ClientEnvelope, LinkResponse, SessionOpened, SyncPage, TrafficClass
+from tidings.router.v1.link_pb2 import (
+    TRAFFIC_CLASS_NOTIFICATION,
+    ClientEnvelope,
+    LinkResponse,
+    SessionOpened,
+    SyncPage,
+    TrafficClass,
+)
 
 ANSWER_BYTES = 16 * 1024 * 1024  # answers waiting for an edge; past it nothing more is read from that edge until it reads us
 TELL_SECONDS = 0.05  # how late an edge learns what was acted on when there is nothing else to say
@@ -82,6 +89,14 @@ class EdgeLink:
         if not accepted:
             self._meters.dropped(traffic_class)
         self._wake.set()
+
+    def broadcast(self, user_ordinals: bytes, frame: bytes, notification_id: str, expire_time_us: int) -> bool:
+        """Send a notification to many at this edge; False when there was no room and it was dropped, and counted."""
+        accepted = self.outbox.broadcast(user_ordinals, frame, notification_id, expire_time_us)
+        if not accepted:
+            self._meters.dropped(TRAFFIC_CLASS_NOTIFICATION)
+        self._wake.set()
+        return accepted
 
     def received(self, sequence: int, *, tell_now: bool) -> None:
         """The edge's request of this number has been acted on."""

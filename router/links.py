@@ -11,6 +11,8 @@ from pyroaring import BitMap
 
 from mesh import errors
 from router.link import EdgeLink
+from router.notification_acks import NotificationAcks
+from router.notification_table import RunTable
 from router.presence_notices import PresenceNotices
 from router.receipts import Receipts
 from router.roster import Roster
@@ -28,11 +30,19 @@ class Links:
     """
 
     def __init__(
-        self, roster: Roster[EdgeLink], presence: PresenceNotices, receipts: Receipts, kinds: Mapping[str, Accept]
+        self,
+        roster: Roster[EdgeLink],
+        presence: PresenceNotices,
+        receipts: Receipts,
+        runs: RunTable,
+        acknowledgements: NotificationAcks,
+        kinds: Mapping[str, Accept],
     ) -> None:
         self._roster = roster
         self._presence = presence
         self._receipts = receipts
+        self._runs = runs
+        self._acknowledgements = acknowledgements
         self._kinds = kinds
         self._links: dict[str, EdgeLink] = {}
 
@@ -56,6 +66,7 @@ class Links:
         self._links[link.edge_id] = link
         transition = self._roster.snapshot(link, online)
         self._presence.came(transition.came)
+        self._runs.came(online)  # all of them: what went to an older link of theirs may not have arrived
         if before is not None:
             self._end(before)
             before.close()
@@ -77,6 +88,7 @@ class Links:
             return  # the edge has a newer link, on which it says all this again
         if batch.opened_user_ordinals:
             self._presence.came(self._roster.opened(link, batch.opened_user_ordinals))
+            self._runs.came(BitMap(batch.opened_user_ordinals))
         if batch.closed_user_ordinals:
             self._presence.went(self._roster.closed(link, batch.closed_user_ordinals))
         link.received(sequence, tell_now=bool(batch.opened_user_ordinals) or not (batch.envelopes or batch.receipts))
@@ -86,6 +98,8 @@ class Links:
             await self._on_envelope(link, envelope)
         if batch.receipts:
             await self._receipts.accept(batch.receipts)
+        if batch.notification_acknowledgements:
+            self._acknowledgements.accept(link.edge_id, batch.notification_acknowledgements)
 
     async def _on_envelope(self, link: EdgeLink, envelope: ClientEnvelope) -> None:
         kind = envelope.WhichOneof("body")

@@ -18,6 +18,16 @@ class Meters:
         self._latency = telemetry.histogram("router_push_latency_seconds", "From stored to pushed, each response's oldest")
         self._dropped = meter.create_counter("router_pushes_dropped_total", "1", "Live pushes dropped at a full link")
         self._errors = meter.create_counter("router_errors_total", "1", "Requests refused, by reason")
+        self._notified = meter.create_counter(
+            "router_notification_recipients_total", "1", "Recipients whom notifications were broadcast for, resends included"
+        )
+        self._acknowledged = meter.create_counter("router_notification_acknowledgements_total", "1", "Acknowledgements written")
+        self._acknowledgements_dropped = meter.create_counter(
+            "router_notification_acknowledgements_dropped_total", "1", "Acknowledgements dropped for want of room, to be made again"
+        )
+        self._runs_ended = meter.create_counter(
+            "router_notification_runs_ended_total", "1", "Notifications this router runs no more, by why"
+        )
         self._retries = meter.create_counter("router_store_retries_total", "1", "Calls to a store made again")
 
     def received(self, count: int) -> None:
@@ -40,3 +50,19 @@ class Meters:
     def retried(self) -> None:
         """A call to a store failed and is made again."""
         self._retries.add(1)
+
+    def notified(self, recipients: int) -> None:
+        """A notification was broadcast for so many."""
+        self._notified.add(recipients)
+
+    def acknowledged(self, count: int) -> None:
+        """Acknowledgements of notifications written."""
+        self._acknowledged.add(count)
+
+    def acknowledgements_dropped(self, count: int) -> None:
+        """Acknowledgements for which there was no room."""
+        self._acknowledgements_dropped.add(count)
+
+    def run_ended(self, why: str) -> None:
+        """A notification is not run here any more: it is over, or another's."""
+        self._runs_ended.add(1, {"why": why})

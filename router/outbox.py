@@ -1,7 +1,9 @@
 """What waits to be written to one edge: the core of a link's sending half.
 
 Rules: answers are never dropped. Live pushes are, past the bound, but never silently: whose CHAT frames were dropped is collected
-and told as `resync_user_ordinals` by the next batch that is begun. Responses are numbered 1, 2, 3 … as they are taken.
+and told as `resync_user_ordinals` by the next batch that is begun. Broadcasts have a queue of their own and go beside the rest, a
+few at a time, so that nothing waits for them; past their bound they are dropped, and whoever sends them sends again. Responses are
+numbered 1, 2, 3 … as they are taken.
 Frames are gathered straight into the batch that will be sent, which is cheaper than copying them into it later.
 It must not know gRPC; time is passed in.
 """
@@ -13,8 +15,11 @@ from pyroaring import BitMap
 
 from tidings.router.v1.link_pb2 import (
     TRAFFIC_CLASS_CHAT,
+    TRAFFIC_CLASS_NOTIFICATION,
+    Broadcast,
     LinkDrain,
     LinkResponse,
+    RouterBatch,
     SessionOpened,
     SyncPage,
     TrafficClass,
@@ -22,6 +27,7 @@ from tidings.router.v1.link_pb2 import (
 
 BATCH_BYTES = 512 * 1024  # a response is closed at this size, far under gRPC's limit, so that a large frame still fits
 BATCH_ITEMS = 1000  # or at so many parts, so that the edge gets to work early
+BROADCAST_BYTES = 64 * 1024  # of broadcasts in one response, or a single larger one: a millisecond of a link's time
 _PART_BYTES = 48  # what a reply or delivery weighs beside its frame
 
 
@@ -50,11 +56,17 @@ class Outbox:
     Args:
         capacity: most deliveries held. When full: dropped and, for CHAT, their users told to resync.
         capacity_bytes: most bytes of deliveries held; as above.
+        broadcasts: most broadcasts held. When full: refused.
+        broadcast_bytes: most bytes of broadcasts held; as above.
     """
 
-    def __init__(self, capacity: int, capacity_bytes: int) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int, broadcasts: int = 1000, broadcast_bytes: int = 8 * 1024 * 1024) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
+        self._capacity_broadcasts = broadcasts
+        self._capacity_broadcast_bytes = broadcast_bytes
+        self._broadcasts: deque[tuple[Broadcast, int]] = deque()  # with its size
+        self._broadcast_bytes = 0
         self._queue: deque[_Gathering] = deque()
         self._deliveries = 0
         self._delivery_bytes = 0
@@ -73,6 +85,11 @@ class Outbox:
         return self._deliveries
 
     @property
+    def broadcasts(self) -> int:
+        """Broadcasts waiting."""
+        return len(self._broadcasts)
+
+    @property
     def answer_bytes(self) -> int:
         """Bytes of answers waiting: whoever fills the outbox pauses when they grow too many."""
         return self._answer_bytes
@@ -80,7 +97,7 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether all that was to be said has been taken."""
-        return not self._queue and not self._special and not self._missed
+        return not self._queue and not self._special and not self._missed and not self._broadcasts
 
     def first(self, response: LinkResponse) -> LinkResponse:
         """Number a response that goes before everything queued: the welcome."""
@@ -140,6 +157,22 @@ class Outbox:
         )
         return True
 
+    def broadcast(self, user_ordinals: bytes, frame: bytes, notification_id: str, expire_time_us: int) -> bool:
+        """Send a notification's frame to many at this edge, given as a bitmap; False when there was no room and it was refused."""
+        size = len(frame) + len(user_ordinals) + _PART_BYTES
+        if len(self._broadcasts) >= self._capacity_broadcasts or self._broadcast_bytes + size > self._capacity_broadcast_bytes:
+            return False
+        broadcast = Broadcast(
+            user_ordinals=user_ordinals,
+            traffic_class=TRAFFIC_CLASS_NOTIFICATION,
+            frame=frame,
+            notification_id=notification_id,
+            expire_time_us=expire_time_us,
+        )
+        self._broadcasts.append((broadcast, size))
+        self._broadcast_bytes += size
+        return True
+
     def received(self, sequence: int, *, tell_now: bool) -> None:
         """The edge's request of this number has been acted on; `tell_now` when the edge waits to hear so."""
         self._received = sequence
@@ -156,6 +189,10 @@ class Outbox:
             self._open(now)  # a batch to carry the resync
         if self._queue:
             return self._take_batch(now)
+        if self._broadcasts:
+            response = LinkResponse()
+            self._add_broadcasts(response.batch)
+            return self._number(response), 0, 0.0
         if self._tell_now and self._told < self._received:
             return self._number(LinkResponse()), 0, 0.0
         return None
@@ -199,9 +236,19 @@ class Outbox:
         self._deliveries -= taken.deliveries
         self._delivery_bytes -= taken.delivery_bytes
         self._answer_bytes -= taken.answer_bytes
+        self._add_broadcasts(taken.batch)
         response = self._number(taken.response)
         self._unsettled.append((self._opened - len(self._queue), response.sequence))
         return response, taken.deliveries, now - taken.oldest
+
+    def _add_broadcasts(self, batch: RouterBatch) -> None:
+        """The next few broadcasts."""
+        added = 0
+        while self._broadcasts and added < BROADCAST_BYTES:
+            broadcast, size = self._broadcasts.popleft()
+            batch.broadcasts.append(broadcast)
+            added += size
+            self._broadcast_bytes -= size
 
     def _number(self, response: LinkResponse) -> LinkResponse:
         self._sequence += 1

@@ -5,11 +5,14 @@ clarifies. Every method raises `TidingsError`; UNAVAILABLE means that no store a
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from tidings.store.v1 import conversation_pb2 as conversations
 from tidings.store.v1 import message_log_pb2 as log
+from tidings.store.v1 import notification_pb2 as notifications
 from tidings.store.v1 import user_pb2 as users
+from tidings.tag.v1 import audience_pb2 as audience
 
 
 class MessageLog(Protocol):
@@ -80,3 +83,39 @@ class UserStore(Protocol):
 
     async def record_last_seen(self, request: users.RecordLastSeenRequest) -> users.RecordLastSeenResponse:
         """Note when users were last online."""
+
+
+class NotificationStore(Protocol):
+    """Notifications and who their recipients are."""
+
+    async def get_notifications(self, request: notifications.GetNotificationsRequest) -> notifications.GetNotificationsResponse:
+        """Notifications by id."""
+
+    async def save_expansion(self, request: notifications.SaveExpansionRequest) -> notifications.SaveExpansionResponse:
+        """Store whom one is for."""
+
+    async def save_progress(self, request: notifications.SaveProgressRequest) -> notifications.SaveProgressResponse:
+        """Store whom some are about to go to, and keep them."""
+
+    async def record_delivered(self, request: notifications.RecordDeliveredRequest) -> notifications.RecordDeliveredResponse:
+        """Store who has some."""
+
+    async def release_notifications(
+        self, request: notifications.ReleaseNotificationsRequest
+    ) -> notifications.ReleaseNotificationsResponse:
+        """Give some up."""
+
+    def read_recipients(self, request: notifications.ReadRecipientsRequest) -> AsyncIterator[notifications.ReadRecipientsResponse]:
+        """The recipients of one, in chunks."""
+
+
+class AudienceService(Protocol):
+    """Who has which tags."""
+
+    def expand_expression(
+        self, request: audience.ExpandExpressionRequest, timeout: float
+    ) -> AsyncIterator[audience.ExpandExpressionResponse]:
+        """Everybody an expression means, in chunks."""
+
+    def watch_snapshots(self, request: audience.WatchSnapshotsRequest) -> AsyncIterator[audience.WatchSnapshotsResponse]:
+        """Each new snapshot, until cut."""

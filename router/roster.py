@@ -27,37 +27,46 @@ class Roster(Generic[K]):
 
     def __init__(self) -> None:
         self._links: dict[K, BitMap] = {}
+        self._online = BitMap()  # over all links
 
     def __contains__(self, ordinal: int) -> bool:
-        return any(ordinal in online for online in self._links.values())
+        return ordinal in self._online
 
     def __len__(self) -> int:
         """How many users are online."""
-        return len(self._elsewhere(None))
+        return len(self._online)
+
+    @property
+    def online(self) -> BitMap:
+        """Everyone online. Not to be changed or kept."""
+        return self._online
 
     def snapshot(self, link: K, online: BitMap) -> Transition:
         """A link's whole set; replaces what it said before."""
         elsewhere = self._elsewhere(link)
         before = self._links.get(link, BitMap())
         self._links[link] = online
-        return Transition(online - before - elsewhere, before - online - elsewhere)
+        transition = Transition(online - before - elsewhere, before - online - elsewhere)
+        self._online |= transition.came
+        self._online -= transition.went
+        return transition
 
     def opened(self, link: K, ordinals: Iterable[int]) -> BitMap:
         """Users who came to a link; gives those who were offline before. The link must have sent its snapshot."""
-        came = BitMap(ordinal for ordinal in ordinals if ordinal not in self)
+        came = BitMap(ordinals) - self._online
         self._links[link].update(ordinals)
+        self._online |= came
         return came
 
     def closed(self, link: K, ordinals: Iterable[int]) -> BitMap:
         """Users who left a link; gives those now offline."""
         left = self._links[link] & BitMap(ordinals)
         self._links[link] -= left
-        return BitMap(ordinal for ordinal in left if ordinal not in self)
+        return self._went(left)
 
     def gone(self, link: K) -> BitMap:
         """The link ended; gives those now offline. An unknown link is nothing to forget."""
-        left = self._links.pop(link, BitMap())
-        return left - self._elsewhere(None)
+        return self._went(self._links.pop(link, BitMap()))
 
     def where(self, ordinals: Iterable[int]) -> Iterator[tuple[K, list[int]]]:
         """The links at which some of these few users are, with those users."""
@@ -68,10 +77,21 @@ class Roster(Generic[K]):
 
     def where_of(self, users: BitMap) -> Iterator[tuple[K, list[int]]]:
         """As `where`, by intersection: for many users."""
+        for link, here in self.where_bitmap(users):
+            yield link, list(here)
+
+    def where_bitmap(self, users: BitMap) -> Iterator[tuple[K, BitMap]]:
+        """As `where_of`, for many users whom nobody needs one by one."""
         for link, online in self._links.items():
             here = online & users
             if here:
-                yield link, list(here)
+                yield link, here
 
-    def _elsewhere(self, link: K | None) -> BitMap:
+    def _went(self, left: BitMap) -> BitMap:
+        """Of those who left a link, who is nowhere now."""
+        went = left - BitMap.union(BitMap(), *(online & left for online in self._links.values()))
+        self._online -= went
+        return went
+
+    def _elsewhere(self, link: K) -> BitMap:
         return BitMap.union(BitMap(), *(online for other, online in self._links.items() if other != link))

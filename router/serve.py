@@ -24,6 +24,8 @@ from router.link import EdgeLink
 from router.links import Links
 from router.membership import MembershipCache
 from router.meters import Meters
+from router.notification_assembly import NotificationAssembly
+from router.notification_service import NotificationServicer
 from router.peers import Peers
 from router.presence import PresenceBoard
 from router.presence_notices import PresenceNotices
@@ -37,6 +39,7 @@ from router.typists import Typists
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.router.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from tidings.router.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
+from tidings.router.v1.notification_pb2_grpc import add_NotificationServiceServicer_to_server
 
 VERSION = "0.1.0"
 _QUEUE = 50_000  # small requests waiting for a batched call
@@ -49,7 +52,8 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
     router_id = new_instance_id("router")
     within = settings.request_seconds
     meters = Meters(telemetry)
-    async with NodePool.open(registry, "store", telemetry, meters.retried) as pool:
+    stores = NodePool.open(registry, "store", telemetry, meters.retried)
+    async with stores as pool, NodePool.open(registry, "tagsvc", telemetry) as tags:
         store = GrpcStore(pool)
         peers = Peers(router_id)
         roster: Roster[EdgeLink] = Roster()
@@ -78,8 +82,9 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             "watch_users": presence.accept,
             "fetch_entries": devices.fetch_entries,
         }
-        links = Links(roster, presence, receipts, kinds)
-        bounds = Bounds(settings.link_deliveries, settings.link_bytes)
+        many = NotificationAssembly(settings, pool, tags, store, roster, meters)
+        links = Links(roster, presence, receipts, many.table, many.acknowledgements, kinds)
+        bounds = Bounds(settings.link_deliveries, settings.link_bytes, settings.link_broadcasts, settings.link_broadcast_bytes)
         service = LinkServicer(router_id, links, pipeline, receipts, meters, bounds)
         conversations = Conversations(store, store, directory, ordinals, fan_out, pipeline)
         telemetry.gauge("router_links", "Edges linked to this router", lambda: len(links))
@@ -87,7 +92,9 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
         telemetry.gauge("router_receipt_queue", "Receipt deltas waiting", lambda: len(receipts))
         telemetry.gauge("router_link_queue", "Live pushes waiting, over all links", lambda: sum(len(one.outbox) for one in links))
         telemetry.gauge("router_cached_members", "Members held in memory", lambda: cache.members)
+        many.observe(telemetry)
         work = process.background(
+            *many.work(),
             peers.follow(registry),
             ordinals.run(),
             typing.run(),
@@ -111,6 +118,9 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             "tidings.router.v1.ConversationService": partial(
                 add_ConversationServiceServicer_to_server, ConversationServicer(conversations)
             ),
+            "tidings.router.v1.NotificationService": partial(
+                add_NotificationServiceServicer_to_server, NotificationServicer(many.notifications)
+            ),
         }
         address = f"{settings.host}:{settings.port}"
         server = rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=settings.drain_seconds)
@@ -123,7 +133,9 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
                     instance.draining = True
                     await registration.update(instance)
                     await presence.stop(settings.drain_seconds)
+                    await many.notifications.leave(settings.drain_seconds)
                     await service.drain(settings.drain_seconds)
+                    await many.acknowledgements.idle(settings.drain_seconds)
                     await redispatch.note_all(links)
 
 

@@ -24,17 +24,19 @@ Context = Any  # grpc.aio.ServicerContext[LinkRequest, LinkResponse]; the genera
 
 
 class Bounds(NamedTuple):
-    """The bounds of an `Outbox`: deliveries, and their bytes."""
+    """The bounds of an `Outbox`: deliveries and their bytes, broadcasts and theirs."""
 
     deliveries: int
     bytes: int
+    broadcasts: int
+    broadcast_bytes: int
 
 
 class LinkServicer(LinkServiceServicer):
     """Holds the streams.
 
     Args:
-        bounds: of one link's live pushes.
+        bounds: of what one link is to be told.
     """
 
     def __init__(

@@ -20,6 +20,19 @@ class RouterSettings(ServiceSettings):
     link_deliveries: int = Field(20_000, ge=1, description="live pushes queued per edge; past it they are dropped and resynced")
     link_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="bytes of live pushes queued per edge; past it as above")
 
+    link_broadcasts: int = Field(1000, ge=1, description="notifications queued per edge; past it they are sent again later")
+    link_broadcast_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="bytes of notifications queued per edge; as above")
+
+    notification_runs: int = Field(10_000, ge=1, description="notifications under way here; past it they are refused")
+    lease_seconds: float = Field(10.0, gt=0, le=3600, description="how long a notification stays ours without a word from us")
+    resend_seconds: float = Field(10.0, gt=0, description="until an unacknowledged notification is sent again; doubles each time")
+    resend_longest_seconds: float = Field(300.0, gt=0, description="longest time between two such resends")
+    acknowledge_seconds: float = Field(0.2, gt=0, description="how often acknowledgements of notifications are written")
+    acknowledged_notifications: int = Field(10_000, ge=1, description="notifications whose acknowledgements may wait")
+    acknowledged_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="bytes of acknowledgements that may wait")
+    expand_seconds: float = Field(2.0, gt=0, description="how long tagsvc may take before the replica of the tags is asked")
+    replicate_tags: bool = Field(True, description="keep a copy of the tags, so that audiences can be settled without tagsvc")
+
     history_limit: int = Field(1000, ge=1, description="entries sent at most for a conversation a device has never seen")
     page_entries: int = Field(100, ge=1, le=1000, description="entries in one page of a device's sync")
     max_page_entries: int = Field(500, ge=1, le=1000, description="entries in one page of history")

@@ -14,19 +14,26 @@ from mesh.registry import Registry
 from mesh.telemetry import Telemetry
 from store.appender import Appender
 from store.migrate import migrate
+from store.notification_sweeper import NotificationSweeper
 from store.ports import Database, MessageLog
 from store.postgres_database import PostgresDatabase
 from store.postgres_message_log import PostgresMessageLog
 from store.service_conversations import ConversationServicer
 from store.service_message_log import MessageLogServicer
+from store.service_notifications import NotificationStoreServicer
+from store.service_tag_log import TagLogServicer
 from store.service_users import UserServicer
 from store.settings import StoreSettings
 from store.sqlite_database import SqliteDatabase
 from store.sqlite_message_log import SqliteMessageLog
 from store.sweeper import Sweeper
+from store.tag_log_checkpoints import Checkpoints
+from store.tag_log_feed import TagLogFeed
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.store.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from tidings.store.v1.message_log_pb2_grpc import add_MessageLogServiceServicer_to_server
+from tidings.store.v1.notification_pb2_grpc import add_NotificationStoreServiceServicer_to_server
+from tidings.store.v1.tag_log_pb2_grpc import add_TagLogServiceServicer_to_server
 from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
 _DAY = 24 * 3600 * 1_000_000  # microseconds
@@ -44,17 +51,24 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
         await database.write(migrate)
         appender = Appender(log, telemetry)
         sweeper = Sweeper(database, clock, round(settings.resend_days * _DAY))
+        recipients = NotificationSweeper(database, clock, round(settings.report_days * _DAY), round(settings.answer_days * _DAY))
         messages = MessageLogServicer(database, log, appender, clock)
+        feed = TagLogFeed(database)
+        tags = TagLogServicer(database, feed, Checkpoints(database, clock))
         servicers: dict[str, rpc.AddServicer] = {
             "tidings.store.v1.MessageLogService": lambda server: add_MessageLogServiceServicer_to_server(messages, server),
             "tidings.store.v1.ConversationService": lambda server: add_ConversationServiceServicer_to_server(
                 ConversationServicer(database, clock), server
             ),
             "tidings.store.v1.UserService": lambda server: add_UserServiceServicer_to_server(UserServicer(database, clock), server),
+            "tidings.store.v1.TagLogService": lambda server: add_TagLogServiceServicer_to_server(tags, server),
+            "tidings.store.v1.NotificationStoreService": lambda server: add_NotificationStoreServiceServicer_to_server(
+                NotificationStoreServicer(database, clock), server
+            ),
         }
         address, drain = f"{settings.host}:{settings.port}", settings.drain_seconds
         async with (
-            background(appender.run(), sweeper.run(settings.sweep_seconds)),
+            background(appender.run(), sweeper.run(settings.sweep_seconds), recipients.run(settings.sweep_seconds), feed.run()),
             rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=drain) as port,
         ):
             instance = _instance(settings, port)
@@ -63,6 +77,7 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
                     yield instance
             finally:
                 messages.stop()
+                feed.stop()
                 appender.close()
 
 

@@ -17,3 +17,5 @@ class StoreSettings(ServiceSettings):
     connections: int = Field(8, ge=2, le=200, description="most connections to PostgreSQL besides the appender's own")
     sweep_seconds: float = Field(60.0, gt=0, description="pause between two rounds of the retention sweeper")
     resend_days: float = Field(7.0, ge=0, description="how long a removed message's client_msg_id is still known for a repeat")
+    report_days: float = Field(30.0, ge=0, description="how long it is known of a notification that is over whom it reached")
+    answer_days: float = Field(7.0, ge=1, description="how long a repeated request about a notification gets its first answer")

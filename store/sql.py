@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, TextClause, text
 
 _WORDS = {
-    "postgresql": {"for_update": "FOR UPDATE", "greatest": "greatest", "least": "least"},
+    "postgresql": {"for_update": "FOR UPDATE", "skip_locked": "SKIP LOCKED", "greatest": "greatest", "least": "least"},
     # SQLite's only writer has locked the whole file; its max and min take several arguments.
-    "sqlite": {"for_update": "", "greatest": "max", "least": "min"},
+    "sqlite": {"for_update": "", "skip_locked": "", "greatest": "max", "least": "min"},
 }
 _SQL_TYPES = {"text": "text", "integer": "bigint"}
 
@@ -26,7 +26,8 @@ class Statement:
     """A statement and the tables it takes.
 
     Args:
-        template: SQL with `:name` for values, `{name}` for tables, `{for_update}`, `{greatest}` and `{least}` for those words.
+        template: SQL with `:name` for values, `{name}` for tables, `{for_update}`, `{skip_locked}`, `{greatest}` and
+            `{least}` for those words.
         tables: name -> columns, such as "conversation_id text, seq integer".
     """
 

@@ -1,1 +1,1 @@
-"""Tags, aliases, combinations and the tag -> client mapping as immutable snapshots. Its place is kept; nothing is here yet."""
+"""tagsvc: tags, aliases, combinations and the tag -> client mapping as immutable snapshots; who is meant by an expression."""

@@ -243,3 +243,90 @@ async def test_an_idle_stream_outlives_its_keepalive(telemetry: Telemetry, monke
         assert not done
         watch.cancel()
         await asyncio.gather(ended, return_exceptions=True)
+
+
+@asynccontextmanager
+async def streaming(method: Any, telemetry: Telemetry) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server of one method handler."""
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Stream": method})
+    add = {SERVICE: lambda server: server.add_generic_rpc_handlers((handler,))}
+    async with (
+        rpc.serve("127.0.0.1:0", add, telemetry, reflect=False, drain_seconds=0.1) as port,
+        rpc.channel(f"127.0.0.1:{port}", telemetry) as channel,
+    ):
+        yield channel
+
+
+async def generated(_: Any, __: Any) -> AsyncIterator[bytes]:
+    """One response, then an error; written as a generator."""
+    yield b"one"
+    raise errors.snapshot_gone(3, 4, 5)
+
+
+async def written(_: Any, context: Any) -> None:
+    """The same, written as a coroutine."""
+    await context.write(b"one")
+    raise errors.snapshot_gone(3, 4, 5)
+
+
+async def unforeseen(_: Any, __: Any) -> AsyncIterator[bytes]:
+    """One response, then a fault of ours."""
+    yield b"one"
+    raise KeyError("secret")
+
+
+STREAMS: dict[str, tuple[Any, Any, str]] = {
+    "generated": (grpc.unary_stream_rpc_method_handler, generated, "SNAPSHOT_GONE"),
+    "written": (grpc.unary_stream_rpc_method_handler, written, "SNAPSHOT_GONE"),
+    "unforeseen": (grpc.unary_stream_rpc_method_handler, unforeseen, "INTERNAL"),
+    "both ways, generated": (grpc.stream_stream_rpc_method_handler, generated, "SNAPSHOT_GONE"),
+    "both ways, written": (grpc.stream_stream_rpc_method_handler, written, "SNAPSHOT_GONE"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_ends_with_the_named_error_after_what_came_before_it(telemetry: Telemetry, name: str) -> None:
+    make, method, reason = STREAMS[name]
+    async with streaming(make(method), telemetry) as channel:
+        opened: Any = channel.stream_stream if make is grpc.stream_stream_rpc_method_handler else channel.unary_stream
+        requests = () if make is grpc.stream_stream_rpc_method_handler else (b"",)
+        under_way = opened(f"/{SERVICE}/Stream")(*requests)
+        assert await under_way.read() == b"one"
+        with pytest.raises(errors.TidingsError) as raised, rpc.named_errors():
+            await under_way.read()
+    assert raised.value.reason == reason
+    assert "secret" not in raised.value.message
+
+
+async def test_a_stream_of_requests_fails_with_the_named_error(telemetry: Telemetry) -> None:
+    async def collected(requests: AsyncIterator[bytes], _: Any) -> bytes:
+        async for request in requests:
+            raise errors.invalid_field("chunk", request.decode())
+        return b""
+
+    async with streaming(grpc.stream_unary_rpc_method_handler(collected), telemetry) as channel:
+        opened: Any = channel.stream_unary(f"/{SERVICE}/Stream")
+        under_way = opened()
+        await under_way.write(b"too short to be one")
+        with pytest.raises(errors.TidingsError) as raised, rpc.named_errors():
+            await under_way
+    assert (raised.value.reason, raised.value.field) == ("INVALID_FIELD", "chunk")
+    assert raised.value.message == "chunk: too short to be one"
+
+
+async def test_a_caller_that_leaves_a_stream_ends_its_method_there(telemetry: Telemetry) -> None:
+    ended = asyncio.Event()
+
+    async def endless(_: bytes, __: Any) -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with streaming(grpc.unary_stream_rpc_method_handler(endless), telemetry) as channel:
+        opened: Any = channel.unary_stream(f"/{SERVICE}/Stream")
+        under_way = opened(b"")
+        assert await under_way.read() == b"one"
+        under_way.cancel()
+        await asyncio.wait_for(ended.wait(), 10)

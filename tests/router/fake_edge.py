@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ class FakeEdge:
     Attributes:
         replies: by envelope id.
         deliveries: in order of arrival.
+        broadcasts: in order of arrival.
+        heard_at: monotonic seconds of each broadcast's arrival.
         resyncs: ordinals told to be synced, in order.
         draining: the router said that it leaves.
         ended: the stream is over.
@@ -34,6 +37,8 @@ class FakeEdge:
         self.edge_id = edge_id
         self.replies: dict[int, link_pb2.Reply] = {}
         self.deliveries: list[link_pb2.Delivery] = []
+        self.broadcasts: list[link_pb2.Broadcast] = []
+        self.heard_at: list[float] = []
         self.resyncs: list[int] = []
         self.router_id = ""
         self.sequences: list[int] = []
@@ -115,6 +120,19 @@ class FakeEdge:
         """Seqs of the log entries pushed to a user, in order."""
         return [one.seq for one in self.deliveries if one.conversation_id == conversation_id and ordinal in one.user_ordinals]
 
+    def notified(self, notification_id: str) -> list[int]:
+        """Everyone a notification was broadcast for, once per broadcast, in order."""
+        found: list[int] = []
+        for one in self.broadcasts:
+            if one.notification_id == notification_id:
+                found += BitMap.deserialize(one.user_ordinals)
+        return found
+
+    async def acknowledge(self, notification_id: str, *ordinals: int) -> None:
+        """Say that these have it."""
+        said = link_pb2.NotificationAcknowledgement(notification_id=notification_id, user_ordinals=BitMap(ordinals).serialize())
+        await self.batch(notification_acknowledgements=[said])
+
     async def settled(self) -> None:
         """Wait until the router has acted on all that was said so far."""
         sequence = await self.batch()
@@ -140,6 +158,8 @@ class FakeEdge:
             self.router_id = response.welcome.router_id or self.router_id
             self.replies.update((reply.envelope_id, reply) for reply in response.batch.replies)
             self.deliveries.extend(response.batch.deliveries)
+            self.broadcasts.extend(response.batch.broadcasts)
+            self.heard_at += [time.monotonic()] * len(response.batch.broadcasts)
             self.resyncs.extend(response.batch.resync_user_ordinals)
             self._news.notify_all()
         if self._finished:

@@ -74,6 +74,7 @@ class Memory:
         appends: sizes of the append batches stored.
         ended: instance ids of stores whose append streams ended, in order.
         refuse: error for every unary call.
+        more: further services, by full name.
         noted: notified when dispatched positions or last-seen times were noted.
     """
 
@@ -87,6 +88,7 @@ class Memory:
     appends: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     refuse: errors.TidingsError | None = None
+    more: dict[str, rpc.AddServicer] = field(default_factory=dict)
     noted: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
@@ -395,10 +397,17 @@ class Users(user_pb2_grpc.UserServiceServicer):
         """Find users."""
         return user_pb2.GetUsersResponse(users=[self.memory.users[one] for one in request.user_ids if one in self.memory.users])
 
+    async def ListUsers(self, request: user_pb2.ListUsersRequest, context: Any) -> user_pb2.ListUsersResponse:
+        """Find users by ordinal."""
+        users = {user.user_ordinal: user for user in self.memory.users.values()}
+        return user_pb2.ListUsersResponse(users=[users[one] for one in request.user_ordinals if one in users])
+
     async def RecordLastSeen(self, request: user_pb2.RecordLastSeenRequest, context: Any) -> user_pb2.RecordLastSeenResponse:
         """Note times."""
+        users = {user.user_ordinal: user for user in self.memory.users.values()}
         for seen in request.last_seen:
-            self.memory.user(self.memory.name_of(seen.user_ordinal)).last_seen_time.CopyFrom(seen.time)
+            if seen.user_ordinal in users:
+                users[seen.user_ordinal].last_seen_time.CopyFrom(seen.time)
         await self.memory.tell()
         return user_pb2.RecordLastSeenResponse()
 
@@ -414,6 +423,7 @@ async def serve(memory: Memory, registry: Registry, telemetry: Telemetry) -> Asy
             Chats(memory), s
         ),
         "tidings.store.v1.UserService": lambda s: user_pb2_grpc.add_UserServiceServicer_to_server(Users(memory), s),
+        **memory.more,
     }
     async with rpc.serve("127.0.0.1:0", servicers, telemetry, reflect=False, drain_seconds=0) as port:
         instance.grpc_address = f"127.0.0.1:{port}"

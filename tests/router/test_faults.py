@@ -95,6 +95,18 @@ async def test_a_store_that_answers_nothing_is_given_up(mesh: Mesh, router: Inst
     assert len(mesh.memory.appends) >= 3
 
 
+async def test_what_is_said_to_a_chat_that_does_not_exist_holds_up_nobody(mesh: Mesh, router: Instance) -> None:
+    alice = mesh.memory.user("alice").user_ordinal
+    async with edge(router.grpc_address) as one:
+        lost = one.envelope("alice", alice, append_entry=send("g" + "a" * 26))
+        good = one.envelope("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m2"))
+        await one.batch(envelopes=[lost])
+        await one.batch(envelopes=[good])
+        async with asyncio.timeout(2.0):
+            assert frame_of((await one.reply(lost)).frame).error.code == error_pb2.ERROR_CODE_INVALID_CHAT_ID
+            assert frame_of((await one.reply(good)).frame).message_stored.seq == 1
+
+
 async def test_routers_share_the_search_for_what_was_left_behind(mesh: Mesh) -> None:
     await mesh.store()
     bob = mesh.memory.user("bob").user_ordinal

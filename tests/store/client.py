@@ -20,6 +20,7 @@ from tidings.store.v1 import message_log_pb2 as pb
 from tidings.store.v1 import user_pb2
 from tidings.store.v1.conversation_pb2_grpc import ConversationServiceStub
 from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
+from tidings.store.v1.tag_log_pb2_grpc import TagLogServiceStub
 from tidings.store.v1.user_pb2_grpc import UserServiceStub
 
 
@@ -30,6 +31,7 @@ class StoreClient:
         self.messages = MessageLogServiceStub(channel)
         self.conversations = ConversationServiceStub(channel)
         self.users = UserServiceStub(channel)
+        self.tags = TagLogServiceStub(channel)
         self._numbers = itertools.count(1)
 
     async def ordinals(self, *user_ids: str) -> list[int]:

@@ -1,7 +1,8 @@
 """The whole mesh in one process on one loop, each service with a life of its own: it can be stopped and started again.
 
 The registry lives in memory, the store on SQLite in a folder of the test. Clients reach the edge through a proxy (see `proxy.py`),
-whose port stays while edges come and go. Each service runs in a task of its own, so what fails in one is seen when it is stopped.
+whose port stays while edges come and go; a business reaches tagsvc and scheduler under ports that stay theirs. Each service runs in
+a task of its own, so what fails in one is seen when it is stopped.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ import aiohttp
 import balancer.serve
 import edge.serve
 import router.serve
+import scheduler.serve
 import store.serve
+import tagsvc.serve
 from balancer.settings import BalancerSettings
 from bench.servers import free_port
 from edge.settings import EdgeSettings
@@ -26,13 +29,18 @@ from mesh.credentials import mint_token
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
 from router.settings import RouterSettings
+from scheduler.settings import SchedulerSettings
 from store.settings import StoreSettings
+from tagsvc.settings import TagsvcSettings
+from tests.system.fences import SqliteFences
 from tests.system.proxy import Proxy, open_proxy
 from tidings.common.v1.instance_pb2 import Instance
+from tidings_client.business import Business
 
 Serve = Callable[[], AbstractAsyncContextManager[Instance]]
 _START_SECONDS = 15.0
 _DRAIN_SECONDS = 0.5
+_RESEND_SECONDS = 1.0  # what a cut socket lost comes again within the test
 _HEARTBEAT_SECONDS = 1.0  # a black hole is then noticed within the test
 
 
@@ -71,24 +79,31 @@ class Mesh:
     Attributes:
         url: the balancer's.
         proxy: between the clients and the edge.
-        services: by name; stop and start them with `restart`.
+        services: by name; stop and start them with `stop` and `start`.
+        fences: look into the store's file.
     """
 
     def __init__(self, folder: Path, proxy: Proxy) -> None:
         self.url = ""
         self.token_secret, self.proxy = secrets.token_hex(32), proxy
         self.telemetry = Telemetry("tests")
+        self.fences = SqliteFences(folder / "tidings.sqlite")
         registry = MemoryRegistry()
         keys: dict[str, Any] = {"token_secret": self.token_secret, "ticket_secret": secrets.token_hex(32)}
         common: dict[str, Any] = {"port": 0, "drain_seconds": _DRAIN_SECONDS, "reflection": False}
         store_settings = StoreSettings(**common, database=f"sqlite:///{folder / 'tidings.sqlite'}")
-        router_settings = RouterSettings(**common)
+        self._tagsvc_port, self._scheduler_port = free_port(), free_port()
+        tagsvc_settings = TagsvcSettings(**{**common, "port": self._tagsvc_port})
+        router_settings = RouterSettings(**common, resend_seconds=_RESEND_SECONDS)
+        scheduler_settings = SchedulerSettings(**{**common, "port": self._scheduler_port})
         balancer_settings = BalancerSettings(**common, **keys, grpc_port=0, backoff_base_seconds=0.05, backoff_max_seconds=0.5)
         self._edge_port = free_port()
         edge_settings = EdgeSettings(**{**common, "port": self._edge_port}, **keys, **_edge(proxy))
         self.services = {
             "store": Service(lambda: store.serve.serve(store_settings, registry, self.telemetry)),
+            "tagsvc": Service(lambda: tagsvc.serve.serve(tagsvc_settings, registry, self.telemetry)),
             "router": Service(lambda: router.serve.serve(router_settings, registry, self.telemetry)),
+            "scheduler": Service(lambda: scheduler.serve.serve(scheduler_settings, registry, self.telemetry)),
             "balancer": Service(lambda: balancer.serve.serve(balancer_settings, registry, self.telemetry)),
             "edge": Service(lambda: edge.serve.serve(edge_settings, registry, self.telemetry)),
         }
@@ -120,6 +135,10 @@ class Mesh:
     def token(self, user_id: str) -> str:
         """A token for a user, good for an hour."""
         return mint_token(self.token_secret, user_id, time.time(), 3600.0)
+
+    def business(self) -> Business:
+        """The way of a business to tagsvc and scheduler; it outlives their restarts."""
+        return Business.connect(f"127.0.0.1:{self._scheduler_port}", f"127.0.0.1:{self._tagsvc_port}")
 
 
 def _why(task: asyncio.Task[None]) -> BaseException:
@@ -153,4 +172,5 @@ async def run_mesh(folder: Path, rng: random.Random) -> AsyncIterator[Mesh]:
         finally:
             for name in reversed(started):
                 await mesh.stop(name)
+            mesh.fences.close()
             mesh.telemetry.close()

@@ -13,7 +13,7 @@ from bench.servers import free_port
 from mesh.credentials import mint_token
 from tests.checker.recorder import Recorder
 from tests.checker.workload import Plan, Workload
-from tests.system.test_faults import SETTLE_SECONDS, verdict
+from tests.system.living import SETTLE_SECONDS, verdict
 
 TIDINGS = Path(sys.executable).with_name("tidings")
 _FREE = ("--tagsvc-port", "0", "--scheduler-port", "0")
@@ -86,7 +86,7 @@ async def test_killed_while_everyone_talks(tmp_path: Path) -> None:
             mesh.url, mesh.token, tmp_path, recorder, random.Random(seed), Plan(clients=8, second_devices=2, directs=5, groups=1)
         )
         async with workload.open():
-            talking = asyncio.create_task(workload.talk(6.0))
+            talking = asyncio.create_task(workload.work(6.0))
             await asyncio.sleep(2.0)
             await mesh.kill()
             await mesh.start()

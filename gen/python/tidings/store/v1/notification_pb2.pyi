@@ -17,6 +17,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tidings.common.v1 import notification_pb2 as _notification_pb2
 import builtins as _builtins
 import sys
@@ -28,6 +29,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _NotificationView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotificationViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotificationView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFICATION_VIEW_UNSPECIFIED: _NotificationView.ValueType  # 0
+    """As FULL."""
+    NOTIFICATION_VIEW_FULL: _NotificationView.ValueType  # 1
+    """All of it: at most 3 MB each."""
+    NOTIFICATION_VIEW_ORDINALS: _NotificationView.ValueType  # 2
+    """Without `spec.audience.recipient_ids` and `excluded_ids`, which the ordinals stand for: at most 300 kB each."""
+    NOTIFICATION_VIEW_BRIEF: _NotificationView.ValueType  # 3
+    """Without `spec.audience` and the ordinals: at most 17 kB each."""
+
+class NotificationView(_NotificationView, metaclass=_NotificationViewEnumTypeWrapper):
+    """How much of a notification to tell."""
+
+NOTIFICATION_VIEW_UNSPECIFIED: NotificationView.ValueType  # 0
+"""As FULL."""
+NOTIFICATION_VIEW_FULL: NotificationView.ValueType  # 1
+"""All of it: at most 3 MB each."""
+NOTIFICATION_VIEW_ORDINALS: NotificationView.ValueType  # 2
+"""Without `spec.audience.recipient_ids` and `excluded_ids`, which the ordinals stand for: at most 300 kB each."""
+NOTIFICATION_VIEW_BRIEF: NotificationView.ValueType  # 3
+"""Without `spec.audience` and the ordinals: at most 17 kB each."""
+Global___NotificationView: _TypeAlias = NotificationView  # noqa: Y015
 
 @_typing.final
 class StoredNotification(_message.Message):
@@ -45,6 +74,7 @@ class StoredNotification(_message.Message):
     OCCURRENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ESTIMATED_AUDIENCE_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """See common/v1/notification.proto."""
     recipient_ordinals: _builtins.bytes
@@ -59,6 +89,8 @@ class StoredNotification(_message.Message):
     """1, 2, 3 … within its series; 0 otherwise."""
     request_id: _builtins.str
     """The request_id of its upload."""
+    estimated_audience: _builtins.int
+    """How many its audience had at upload."""
     @_builtins.property
     def spec(self) -> _notification_pb2.NotificationSpec:
         """As uploaded. `send_time` and `expire_time` are always set, `priority` is the one now."""
@@ -84,10 +116,11 @@ class StoredNotification(_message.Message):
         occurrence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        estimated_audience: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "excluded_ordinals", b"excluded_ordinals", "fence", b"fence", "notification_id", b"notification_id", "occurrence", b"occurrence", "recipient_ordinals", b"recipient_ordinals", "report", b"report", "request_id", b"request_id", "series_id", b"series_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "estimated_audience", b"estimated_audience", "excluded_ordinals", b"excluded_ordinals", "fence", b"fence", "notification_id", b"notification_id", "occurrence", b"occurrence", "recipient_ordinals", b"recipient_ordinals", "report", b"report", "request_id", b"request_id", "series_id", b"series_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -109,6 +142,8 @@ class CreateNotificationRequest(_message.Message):
     SERIES_ID_FIELD_NUMBER: _builtins.int
     OCCURRENCE_FIELD_NUMBER: _builtins.int
     EXPANSION_FIELD_NUMBER: _builtins.int
+    ESTIMATED_AUDIENCE_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes it idempotent. 1-64 printable ASCII characters; those of series begin with a space, so that no business takes them."""
     request_digest: _builtins.bytes
@@ -123,6 +158,8 @@ class CreateNotificationRequest(_message.Message):
     """See StoredNotification. Set to `notification_id` for the first of a series."""
     occurrence: _builtins.int
     """See StoredNotification."""
+    estimated_audience: _builtins.int
+    """How many its audience has now."""
     @_builtins.property
     def spec(self) -> _notification_pb2.NotificationSpec:
         """With `send_time` and `expire_time` set."""
@@ -134,6 +171,12 @@ class CreateNotificationRequest(_message.Message):
     @_builtins.property
     def expansion(self) -> Global___Expansion:
         """Whom it is for, when settled at upload; absent otherwise."""
+
+    @_builtins.property
+    def predecessor(self) -> Global___Claim:
+        """Of a later occurrence: the one before it, under the fence its maker saw. FENCED when that is not the one now, as when it was
+        cancelled with its series meanwhile; its names are those of the one before. Absent for the first.
+        """
 
     def __init__(
         self,
@@ -148,10 +191,12 @@ class CreateNotificationRequest(_message.Message):
         series_id: _builtins.str = ...,
         occurrence: _builtins.int = ...,
         expansion: Global___Expansion | None = ...,
+        estimated_audience: _builtins.int = ...,
+        predecessor: Global___Claim | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expansion", b"expansion", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expansion", b"expansion", "predecessor", b"predecessor", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_ordinals", b"excluded_ordinals", "expansion", b"expansion", "names", b"names", "notification_id", b"notification_id", "occurrence", b"occurrence", "recipient_ordinals", b"recipient_ordinals", "request_digest", b"request_digest", "request_id", b"request_id", "series_id", b"series_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_audience", b"estimated_audience", "excluded_ordinals", b"excluded_ordinals", "expansion", b"expansion", "names", b"names", "notification_id", b"notification_id", "occurrence", b"occurrence", "predecessor", b"predecessor", "recipient_ordinals", b"recipient_ordinals", "request_digest", b"request_digest", "request_id", b"request_id", "series_id", b"series_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,24 +257,78 @@ class CreateNotificationResponse(_message.Message):
 Global___CreateNotificationResponse: _TypeAlias = CreateNotificationResponse  # noqa: Y015
 
 @_typing.final
+class FindRequestRequest(_message.Message):
+    """Which request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in CreateNotificationRequest."""
+    request_digest: _builtins.bytes
+    """As in CreateNotificationRequest; another one than was stored is REQUEST_ID_CONFLICT."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        request_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_digest", b"request_digest", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindRequestRequest: _TypeAlias = FindRequestRequest  # noqa: Y015
+
+@_typing.final
+class FindRequestResponse(_message.Message):
+    """What was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notification(self) -> Global___StoredNotification:
+        """As it was answered first; absent when this request_id is new."""
+
+    def __init__(
+        self,
+        *,
+        notification: Global___StoredNotification | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindRequestResponse: _TypeAlias = FindRequestResponse  # noqa: Y015
+
+@_typing.final
 class GetNotificationsRequest(_message.Message):
     """Which ones."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTIFICATION_IDS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    view: Global___NotificationView.ValueType
+    """How much of each."""
     @_builtins.property
     def notification_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 1,000."""
+        """At most 1,000, but few whose audiences may be large: an answer has at most 16 MiB."""
 
     def __init__(
         self,
         *,
         notification_ids: _abc.Iterable[_builtins.str] | None = ...,
+        view: Global___NotificationView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_ids", b"notification_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_ids", b"notification_ids", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,7 +422,7 @@ class ListNotificationsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredNotification]:
-        """The newest id first."""
+        """The newest id first. A page ends early once it has 8 MiB."""
 
     def __init__(
         self,
@@ -407,12 +506,17 @@ class CancelAction(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    WHOLE_SERIES_FIELD_NUMBER: _builtins.int
+    whole_series: _builtins.bool
+    """End also every other notification of its series that isn't over; then it may be over itself, unless all of them are."""
     def __init__(
         self,
+        *,
+        whole_series: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["whole_series", b"whole_series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,7 +674,7 @@ class ClaimNotificationsResponse(_message.Message):
     NEXT_DUE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredNotification]:
-        """Under their new fences. SCHEDULED ones are EXPANDING now, or SENDING when they were expanded at upload."""
+        """Under their new fences, BRIEF. SCHEDULED ones are EXPANDING now, or SENDING when they were expanded at upload."""
 
     @_builtins.property
     def next_due_time(self) -> _timestamp_pb2.Timestamp:

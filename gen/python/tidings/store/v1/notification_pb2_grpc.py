@@ -40,6 +40,11 @@ class NotificationStoreServiceStub:
                 request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationRequest.SerializeToString,
                 response_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationResponse.FromString,
                 _registered_method=True)
+        self.FindRequest = channel.unary_unary(
+                '/tidings.store.v1.NotificationStoreService/FindRequest',
+                request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.SerializeToString,
+                response_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.FromString,
+                _registered_method=True)
         self.GetNotifications = channel.unary_unary(
                 '/tidings.store.v1.NotificationStoreService/GetNotifications',
                 request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.GetNotificationsRequest.SerializeToString,
@@ -103,6 +108,13 @@ class NotificationStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindRequest(self, request, context):
+        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNotifications(self, request, context):
         """Notifications by id. Batched.
         """
@@ -125,7 +137,8 @@ class NotificationStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ClaimNotifications(self, request, context):
-        """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired.
+        """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
+        expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +195,11 @@ def add_NotificationStoreServiceServicer_to_server(servicer, server):
                     servicer.CreateNotification,
                     request_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationRequest.FromString,
                     response_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationResponse.SerializeToString,
+            ),
+            'FindRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindRequest,
+                    request_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.FromString,
+                    response_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.SerializeToString,
             ),
             'GetNotifications': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotifications,
@@ -262,6 +280,33 @@ class NotificationStoreService:
             '/tidings.store.v1.NotificationStoreService/CreateNotification',
             tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationRequest.SerializeToString,
             tidings_dot_store_dot_v1_dot_notification__pb2.CreateNotificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.store.v1.NotificationStoreService/FindRequest',
+            tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.SerializeToString,
+            tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class NotificationStoreServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NotificationStoreServiceAsyncStub: ...
     CreateNotification: _grpc.UnaryUnaryMultiCallable[_notification_pb2.CreateNotificationRequest, _notification_pb2.CreateNotificationResponse]
     """Stores an upload. The same request_id and digest give the first answer; another digest is REQUEST_ID_CONFLICT."""
+    FindRequest: _grpc.UnaryUnaryMultiCallable[_notification_pb2.FindRequestRequest, _notification_pb2.FindRequestResponse]
+    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
     GetNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.GetNotificationsRequest, _notification_pb2.GetNotificationsResponse]
     """Notifications by id. Batched."""
     ListNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ListNotificationsRequest, _notification_pb2.ListNotificationsResponse]
@@ -50,7 +52,9 @@ class NotificationStoreServiceStub:
     ControlNotification: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ControlNotificationRequest, _notification_pb2.ControlNotificationResponse]
     """Cancels, pauses, resumes, reprioritises or reschedules. Idempotent by request_id as CreateNotification."""
     ClaimNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ClaimNotificationsRequest, _notification_pb2.ClaimNotificationsResponse]
-    """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired."""
+    """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
+    expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+    """
     ReleaseNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]
     """The owner gives up ownership: what isn't over is due again at once."""
     SaveExpansion: _grpc.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]
@@ -75,6 +79,8 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNotification: _aio.UnaryUnaryMultiCallable[_notification_pb2.CreateNotificationRequest, _notification_pb2.CreateNotificationResponse]  # type: ignore[assignment]
     """Stores an upload. The same request_id and digest give the first answer; another digest is REQUEST_ID_CONFLICT."""
+    FindRequest: _aio.UnaryUnaryMultiCallable[_notification_pb2.FindRequestRequest, _notification_pb2.FindRequestResponse]  # type: ignore[assignment]
+    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
     GetNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.GetNotificationsRequest, _notification_pb2.GetNotificationsResponse]  # type: ignore[assignment]
     """Notifications by id. Batched."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ListNotificationsRequest, _notification_pb2.ListNotificationsResponse]  # type: ignore[assignment]
@@ -82,7 +88,9 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     ControlNotification: _aio.UnaryUnaryMultiCallable[_notification_pb2.ControlNotificationRequest, _notification_pb2.ControlNotificationResponse]  # type: ignore[assignment]
     """Cancels, pauses, resumes, reprioritises or reschedules. Idempotent by request_id as CreateNotification."""
     ClaimNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ClaimNotificationsRequest, _notification_pb2.ClaimNotificationsResponse]  # type: ignore[assignment]
-    """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired."""
+    """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
+    expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+    """
     ReleaseNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]  # type: ignore[assignment]
     """The owner gives up ownership: what isn't over is due again at once."""
     SaveExpansion: _aio.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]  # type: ignore[assignment]
@@ -110,6 +118,14 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notification_pb2.CreateNotificationResponse, _abc.Awaitable[_notification_pb2.CreateNotificationResponse]]:
         """Stores an upload. The same request_id and digest give the first answer; another digest is REQUEST_ID_CONFLICT."""
+
+    @_abc_1.abstractmethod
+    def FindRequest(
+        self,
+        request: _notification_pb2.FindRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notification_pb2.FindRequestResponse, _abc.Awaitable[_notification_pb2.FindRequestResponse]]:
+        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
 
     @_abc_1.abstractmethod
     def GetNotifications(
@@ -141,7 +157,9 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notification_pb2.ClaimNotificationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notification_pb2.ClaimNotificationsResponse, _abc.Awaitable[_notification_pb2.ClaimNotificationsResponse]]:
-        """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired."""
+        """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
+        expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseNotifications(

@@ -187,7 +187,9 @@ class CreateTagRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The same request_id and body give the same answer. 1-64 printable ASCII characters."""
+    """The same request_id and body give the same answer. 1-64 printable ASCII characters without spaces; empty for none, and then a
+    repetition is a request of its own.
+    """
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -840,7 +842,7 @@ class ApplyMappingRequest(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     CREATE_TAGS_FIELD_NUMBER: _builtins.int
     create_tags: _builtins.bool
-    """Create tags that don't exist; otherwise they are refused (UNKNOWN_TAG)."""
+    """Create tags that don't exist, at most 500 with one chunk; otherwise they are refused (UNKNOWN_TAG)."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
         """By tag."""
@@ -966,8 +968,13 @@ class ReplaceMembersRequest(_message.Message):
 
     TAG_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     """In the first message: the tag."""
+    last: _builtins.bool
+    """In the last message, and only there. To a server the end of a stream that was cut looks like any other: without this nothing
+    changes.
+    """
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its members. At most 100,000 in one message."""
@@ -977,10 +984,11 @@ class ReplaceMembersRequest(_message.Message):
         *,
         tag: _builtins.str = ...,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "tag", b"tag", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

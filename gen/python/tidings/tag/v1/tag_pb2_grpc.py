@@ -204,7 +204,7 @@ class TagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceMembers(self, request_iterator, context):
-        """Replaces all members of a tag, once the stream has ended; a stream that is cut changes nothing.
+        """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,7 +74,7 @@ class TagServiceStub:
     every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
     """
     ReplaceMembers: _grpc.StreamUnaryMultiCallable[_tag_pb2.ReplaceMembersRequest, _tag_pb2.ReplaceMembersResponse]
-    """Replaces all members of a tag, once the stream has ended; a stream that is cut changes nothing."""
+    """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_tag_pb2.ListMembersRequest, _tag_pb2.ListMembersResponse]
     """Who has a tag."""
     ListUserTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.ListUserTagsRequest, _tag_pb2.ListUserTagsResponse]
@@ -115,7 +115,7 @@ class TagServiceAsyncStub(TagServiceStub):
     every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
     """
     ReplaceMembers: _aio.StreamUnaryMultiCallable[_tag_pb2.ReplaceMembersRequest, _tag_pb2.ReplaceMembersResponse]  # type: ignore[assignment]
-    """Replaces all members of a tag, once the stream has ended; a stream that is cut changes nothing."""
+    """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_tag_pb2.ListMembersRequest, _tag_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Who has a tag."""
     ListUserTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.ListUserTagsRequest, _tag_pb2.ListUserTagsResponse]  # type: ignore[assignment]
@@ -231,7 +231,7 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_tag_pb2.ReplaceMembersRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.ReplaceMembersResponse, _abc.Awaitable[_tag_pb2.ReplaceMembersResponse]]:
-        """Replaces all members of a tag, once the stream has ended; a stream that is cut changes nothing."""
+        """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
 
     @_abc_1.abstractmethod
     def ListMembers(

@@ -1,0 +1,68 @@
+"""Builds what a router needs for notifications: a list, as `serve` is."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from mesh.nodes import NodePool
+from mesh.telemetry import Telemetry
+from router.expansion import Expansions, TagServiceMeaning
+from router.grpc_notifications import GrpcAudienceService, GrpcNotificationStore
+from router.link import EdgeLink
+from router.meters import Meters
+from router.notification_acks import GatheredAcks, NotificationAcks
+from router.notification_table import RunTable
+from router.notifications import Notifications
+from router.ports import UserStore
+from router.preparation import WORKERS, Preparation
+from router.progress import ProgressWriter
+from router.replica_meaning import ReplicaMeaning
+from router.roster import Roster
+from router.settings import RouterSettings
+from router.tag_replica import TagReplica
+
+
+class NotificationAssembly:
+    """The collaborators, put together.
+
+    Args:
+        stores, tags: instances of the store and of tagsvc.
+
+    Attributes:
+        table: told who comes online.
+        acknowledgements: told what edges say.
+        notifications: told what schedulers say.
+    """
+
+    def __init__(
+        self, settings: RouterSettings, stores: NodePool, tags: NodePool, users: UserStore, roster: Roster[EdgeLink], meters: Meters
+    ) -> None:
+        lease, capacity = settings.lease_seconds, settings.notification_runs
+        resend = settings.resend_seconds, settings.resend_longest_seconds
+        store, audiences = GrpcNotificationStore(stores), GrpcAudienceService(tags)
+        self._due = asyncio.Event()
+        self.table = RunTable(capacity, lease, resend, self._due.set, meters.run_ended)
+        self._replica = TagReplica(audiences) if settings.replicate_tags else None
+        fallback = ReplicaMeaning(self._replica, users, store) if self._replica else None
+        expansions = Expansions(TagServiceMeaning(audiences, settings.expand_seconds), fallback)
+        self._preparation = Preparation(self.table, store, expansions, roster, 2 * capacity, lease)
+        progress = ProgressWriter(self.table, store, roster, meters, lease)
+        self.notifications = Notifications(self.table, self._preparation, progress, store, roster, self._due)
+        gathered = GatheredAcks(settings.acknowledged_notifications, settings.acknowledged_bytes)
+        self.acknowledgements = NotificationAcks(gathered, store, meters, settings.acknowledge_seconds, self.notifications.recorded)
+
+    def observe(self, telemetry: Telemetry) -> None:
+        """Tell how much there is of each."""
+        replica = self._replica
+        telemetry.gauge("router_notification_runs", "Notifications under way", lambda: len(self.table))
+        telemetry.gauge(
+            "router_notification_acknowledgements", "Notifications to be acknowledged", lambda: len(self.acknowledgements)
+        )
+        if replica:
+            telemetry.gauge("router_tag_version", "Version of the tags kept here; 0 for none", lambda: replica.version)
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the server."""
+        workers = [self._preparation.work() for _ in range(WORKERS)]
+        follow = [self._replica.follow()] if self._replica else []
+        return [self._preparation.read_all(), *workers, self.notifications.drive(), self.acknowledgements.run(), *follow]

@@ -1,0 +1,162 @@
+"""The runs of this router, by notification, and what happens to them: the core that ties runs, their agenda, and comings together.
+
+Rules: one run a notification; a claim under a higher fence replaces it, any other is known already. Bounded: what finds no room is
+refused, and claimed again later. It must not know the store or links; time is passed in.
+"""
+
+from collections.abc import Callable, Iterator
+
+from pyroaring import BitMap
+
+from router.agenda import Agenda, Entry
+from router.newcomers import Newcomers
+from router.notification_run import NotificationRun, Phase, Recipients, Terms
+from router.resends import Resends
+from tidings.common.v1.notification_pb2 import (
+    NOTIFICATION_STATE_EXPANDING,
+    NOTIFICATION_STATE_SENDING,
+    NotificationReport,
+    NotificationState,
+)
+
+_RUNNING = (NOTIFICATION_STATE_EXPANDING, NOTIFICATION_STATE_SENDING)
+
+
+class RunTable:
+    """See above.
+
+    Args:
+        capacity: most runs.
+        lease: seconds for which a write confirms ownership.
+        resend: seconds to the first resend, and to each at most.
+        wake: called when something may be due.
+        ended: called with the reason when a run ends.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        lease: float,
+        resend: tuple[float, float],
+        wake: Callable[[], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self._capacity = capacity
+        self._resend = resend
+        self._wake = wake
+        self._ended = ended
+        self._runs: dict[str, NotificationRun] = {}
+        self._newcomers = Newcomers()
+        self.agenda = Agenda(lease)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[NotificationRun]:
+        return iter(list(self._runs.values()))
+
+    def get(self, notification_id: str) -> NotificationRun | None:
+        """The run of a notification."""
+        return self._runs.get(notification_id)
+
+    def room_for(self, notification_id: str) -> bool:
+        """Whether a notification can be entered."""
+        return notification_id in self._runs or len(self._runs) < self._capacity
+
+    def enter(self, notification_id: str, fence: int, now: float) -> NotificationRun | None:
+        """A claim: the run it makes, or None when it is known, or an older one, which harms nobody."""
+        before = self._runs.get(notification_id)
+        if before is not None:
+            if fence <= before.fence:
+                return None
+            self.end(before, "replaced", now)
+        run = NotificationRun(notification_id, fence, now, Resends(*self._resend))
+        self._runs[notification_id] = run
+        return run
+
+    def end(self, run: NotificationRun, why: str, now: float) -> None:
+        """It is over, or another's; nothing is kept of it."""
+        if self._runs.get(run.notification_id) is run:
+            del self._runs[run.notification_id]
+            self._ended(why)
+        run.close()
+        self.agenda.drop(run, now)
+        self._wake()
+
+    def describe(self, run: NotificationRun, terms: Terms, priority: int, now: float) -> None:
+        """Its record was read, it is to be prepared."""
+        run.describe(terms, priority, now)
+        self.agenda.preparing(run)
+        self.agenda.put(run, now)
+        self._wake()
+
+    def begin(self, run: NotificationRun, recipients: Recipients, online: BitMap, now: float) -> None:
+        """It is prepared. Whoever came until now is among those online."""
+        run.heard = self._newcomers.close()
+        run.begin(recipients, online, now)
+        self.agenda.prepared(run, now)
+        self._wake()
+
+    def fail(self, run: NotificationRun, reason: str, now: float) -> None:
+        """It can't be prepared."""
+        run.fail(reason)
+        self.agenda.prepared(run, now)
+        self._wake()
+
+    def delayed(self, run: NotificationRun, now: float) -> None:
+        """It can't be prepared yet: nothing waits for it any longer."""
+        self.agenda.prepared(run, now)
+        self._wake()
+
+    def told(self, run: NotificationRun, report: NotificationReport, now: float) -> bool:
+        """What the store says of one; whether it goes on."""
+        if run.phase is Phase.OVER:
+            return False
+        if report.state not in _RUNNING:
+            self.end(run, NotificationState.Name(report.state).removeprefix("NOTIFICATION_STATE_").lower(), now)
+            return False
+        run.told(report)
+        return True
+
+    def recorded(self, notification_id: str, ordinals: BitMap, report: NotificationReport, now: float) -> None:
+        """The store has it that these have one, whoever runs it; without numbers it doesn't know it."""
+        run = self._runs.get(notification_id)
+        if run is None or report.notification_id != notification_id:
+            return
+        run.delivered(ordinals)
+        if self.told(run, report, now) and run.phase is Phase.FINISHING:
+            self.agenda.put(run, now)
+            self._wake()
+
+    def came(self, ordinals: BitMap) -> None:
+        """These came online."""
+        if ordinals and self._runs:
+            self._newcomers.add(ordinals)
+            self._wake()
+
+    @property
+    def news(self) -> bool:
+        """Whether somebody came whom not all runs have heard of."""
+        return bool(self._newcomers)
+
+    def spread(self, now: float) -> Iterator[None]:
+        """Tell all runs who came; a pause may be made at each step."""
+        number = self._newcomers.close()
+        for run in self:
+            if self.hear(run):
+                self.agenda.put(run, now)
+            yield
+        self._newcomers.forget(number)
+
+    def batch(self, online: BitMap, now: float) -> list[Entry]:
+        """See `Agenda.batch`."""
+        return self.agenda.batch(online, now, self.hear)
+
+    def hear(self, run: NotificationRun) -> bool:
+        """Tell a run who came since it last heard; whether any of them is to be sent it."""
+        number = self._newcomers.close()
+        if run.heard >= number:
+            return False
+        came = self._newcomers.since(run.heard)
+        run.heard = number
+        return run.came(came)

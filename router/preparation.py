@@ -1,0 +1,225 @@
+"""From a claim to a run that can send: reads the record, settles the audience and stores it, or reads back what is stored.
+
+Runs wait in order of priority for a few workers. What fails for a passing reason is tried again later, behind what hasn't been
+tried, for as long as the run lives: until it expires, or another has it.
+
+Rules: what the store has settled counts, not what was settled here in vain. Whatever keeps a run from being prepared for good is
+its reason to fail.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+from google.protobuf.duration_pb2 import Duration
+from pyroaring import BitMap
+
+from mesh import batching, errors, patience
+from router import bitmaps, frames
+from router.agenda import rank
+from router.expansion import Expansions, Meant, may_pass
+from router.link import EdgeLink
+from router.notification_run import NotificationRun, Phase, Recipients, Terms
+from router.notification_table import RunTable
+from router.ports import NotificationStore
+from router.roster import Roster
+from tidings.common.v1 import error_pb2
+from tidings.common.v1 import notification_pb2 as common
+from tidings.store.v1.notification_pb2 import (
+    Claim,
+    Expansion,
+    GetNotificationsRequest,
+    ReadRecipientsRequest,
+    SaveExpansionRequest,
+    StoredNotification,
+)
+
+WORKERS = 8  # runs prepared at once: mostly they wait for tagsvc and the store
+_READ = 50  # records in one call: each may hold 100 KiB
+_MAX_EXPANSION = 15 * 1024 * 1024  # bytes of a bitmap: the store's bound
+_KEPT = (common.OUTCOME_EXPANSION, common.OUTCOME_SENT, common.OUTCOME_DELIVERED, common.OUTCOME_FAILED)
+_GONE = (error_pb2.ERROR_CODE_FENCED, error_pb2.ERROR_CODE_NOTIFICATION_NOT_FOUND, error_pb2.ERROR_CODE_REPORT_GONE)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Task:
+    """A run to prepare, and how far that is.
+
+    Attributes:
+        meant: its audience once settled: if storing it fails, the same is stored again.
+        delays: seconds to wait before each further attempt.
+    """
+
+    run: NotificationRun
+    record: StoredNotification
+    meant: Meant | None = None
+    tried: bool = False
+    delays: Iterator[float] = field(default_factory=patience.delays)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its audience is: what is missing then is the notification itself, not one that its audience names."""
+        return self.meant is not None or self.record.report.state == common.NOTIFICATION_STATE_SENDING
+
+
+class Preparation:
+    """Prepares the runs of a table.
+
+    Args:
+        capacity: runs waiting for their records to be read.
+        lease: seconds for which a write confirms ownership.
+        clock: monotonic seconds.
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        table: RunTable,
+        store: NotificationStore,
+        expansions: Expansions,
+        roster: Roster[EdgeLink],
+        capacity: int,
+        lease: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._expansions = expansions
+        self._roster = roster
+        self._lease = lease
+        self._clock = clock
+        self._wall = wall
+        self._unread: batching.Batcher[NotificationRun] = batching.Batcher(capacity, _READ)
+        self._tasks: asyncio.PriorityQueue[tuple[bool, tuple[int, float, str], int, _Task]] = asyncio.PriorityQueue()
+        self._count = itertools.count()
+
+    def read(self, run: NotificationRun) -> bool:
+        """Look at a run's record: to prepare it, or because it may have changed. False without room."""
+        return self._unread.offer(run)
+
+    async def read_all(self) -> None:
+        """Read records until cancelled."""
+        await patience.drain(self._unread, self._read)
+
+    async def work(self) -> None:
+        """Prepare one run after the other until cancelled."""
+        while True:
+            *_, task = await self._tasks.get()
+            if task.run.phase is not Phase.PREPARING:
+                continue
+            try:
+                await self._prepare(task)
+            except errors.TidingsError as error:
+                self._on_error(task, error)
+            except Exception:
+                _log.exception("notification not prepared", notification=task.run.notification_id)
+                self._on_error(task, errors.internal("an unforeseen fault"))
+
+    async def _read(self, batch: list[NotificationRun]) -> None:
+        runs = {run.notification_id: run for run in batch if run.phase is not Phase.OVER}
+        if not runs:
+            return
+        request = GetNotificationsRequest(notification_ids=runs)
+        try:
+            found = await patience.until_done(lambda: self._store.get_notifications(request))
+        except errors.TidingsError as error:
+            _log.error("notifications not read: they are given up", count=len(runs), reason=error.reason, error=error.message)
+            for run in runs.values():
+                self._table.end(run, "unreadable", self._clock())
+            return
+        records = {record.notification_id: record for record in found.notifications}
+        for notification_id, run in runs.items():
+            self._judge(run, records.get(notification_id))
+
+    def _judge(self, run: NotificationRun, record: StoredNotification | None) -> None:
+        now = self._clock()
+        if record is None or record.fence != run.fence:
+            self._table.end(run, "unknown" if record is None else "fenced", now)
+        elif self._table.told(run, record.report, now) and not run.described:
+            self._table.describe(run, self._terms(record, now), record.spec.priority, now)
+            self._queue(_Task(run, record))
+        elif run.phase is not Phase.OVER:
+            run.priority = record.spec.priority
+
+    def _terms(self, record: StoredNotification, now: float) -> Terms:
+        spec = record.spec
+        expire_time_us = spec.expire_time.ToMicroseconds()
+        return Terms(
+            rate=spec.rate_per_second if spec.HasField("rate_per_second") else None,
+            due=spec.send_time.ToMicroseconds() / 1e6,
+            expires=now + expire_time_us / 1e6 - self._wall(),
+            expire_time_us=expire_time_us,
+            frame=frames.notification(record.notification_id, spec),
+        )
+
+    def _queue(self, task: _Task) -> None:
+        self._tasks.put_nowait((task.tried, rank(task.run), next(self._count), task))
+
+    async def _prepare(self, task: _Task) -> None:
+        stored = task.record.report.state == common.NOTIFICATION_STATE_SENDING
+        recipients = await self._load(task.run) if stored else await self._expand(task)
+        if recipients is not None and task.run.phase is Phase.PREPARING:
+            self._table.begin(task.run, recipients, self._roster.online, self._clock())
+
+    async def _load(self, run: NotificationRun) -> Recipients:
+        """What the store has of a run's recipients."""
+        request = ReadRecipientsRequest(notification_id=run.notification_id, outcomes=_KEPT)
+        parts = [BitMap() for _ in _KEPT]
+        async for chunk in self._store.read_recipients(request):
+            for part, data in zip(parts, chunk.user_ordinals, strict=True):
+                part |= bitmaps.read(data)  # noqa: PLW2901  (in place)
+        return Recipients(*parts)
+
+    async def _expand(self, task: _Task) -> Recipients | None:
+        """Settle an audience and store it; None when the run is over with that."""
+        if task.meant is None:
+            record = task.record
+            named = bitmaps.read(record.recipient_ordinals), bitmaps.read(record.excluded_ordinals)
+            task.meant = await self._expansions.settle(record.spec.audience, *named)
+        data = bitmaps.write(task.meant.ordinals)
+        if len(data) > _MAX_EXPANSION:
+            number = len(task.meant.ordinals)
+            raise errors.invalid_field("spec.audience", f"fewer than {number:,} users: make several notifications of it")
+        return await self._save(task.run, task.meant, data)
+
+    async def _save(self, run: NotificationRun, meant: Meant, data: bytes) -> Recipients | None:
+        called = self._clock()
+        saved = await self._store.save_expansion(
+            SaveExpansionRequest(
+                claim=Claim(notification_id=run.notification_id, fence=run.fence),
+                expansion=Expansion(user_ordinals=data, snapshot_version=meant.version),
+                lease=seconds(self._lease),
+            )
+        )
+        if not self._table.told(run, saved.report, self._clock()):
+            return None
+        run.lease_until = called + self._lease
+        if (saved.report.expansion, saved.report.snapshot_version) != (len(meant.ordinals), meant.version):
+            return await self._load(run)  # an earlier attempt, of which we heard nothing, was stored
+        return Recipients(meant.ordinals)
+
+    def _on_error(self, task: _Task, error: errors.TidingsError) -> None:
+        run, now = task.run, self._clock()
+        if run.phase is not Phase.PREPARING:
+            return
+        _log.warning("notification not prepared", notification=run.notification_id, reason=error.reason, error=error.message)
+        if may_pass(error):
+            task.tried = True
+            self._table.delayed(run, now)
+            asyncio.get_running_loop().call_later(next(task.delays), self._queue, task)
+        elif error.code in _GONE and task.settled:
+            self._table.end(run, error.reason.lower(), now)
+        else:
+            self._table.fail(run, f"{error.reason}: {error.message}", now)
+
+
+def seconds(length: float) -> Duration:
+    """A length of time as the contracts carry it."""
+    duration = Duration()
+    duration.FromMicroseconds(int(length * 1e6))
+    return duration

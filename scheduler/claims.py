@@ -1,0 +1,46 @@
+"""The store as one who claims notifications sees it."""
+
+from collections.abc import Sequence
+
+from google.protobuf.duration_pb2 import Duration
+
+from scheduler.ports import NotificationStore
+from tidings.common.v1 import notification_pb2 as common
+from tidings.store.v1 import notification_pb2 as store
+
+_NANOSECONDS = 1_000_000_000  # in a second
+
+
+class Claims:
+    """Takes, gives up, ends.
+
+    Args:
+        claimer_id: this scheduler's instance id, for the store's logs.
+        lease: how long a claim lasts unless its router renews it, in seconds.
+    """
+
+    def __init__(self, store: NotificationStore, claimer_id: str, lease: float) -> None:
+        self._store = store
+        self._claimer_id = claimer_id
+        self._lease = Duration()
+        self._lease.FromNanoseconds(round(lease * _NANOSECONDS))
+
+    async def take(self, limit: int) -> store.ClaimNotificationsResponse:
+        """What is due and has no owner, in the order in which it is to begin; at most so many."""
+        request = store.ClaimNotificationsRequest(claimer_id=self._claimer_id, limit=limit, lease=self._lease)
+        return await self._store.claim(request)
+
+    async def release(self, claims: Sequence[store.Claim]) -> None:
+        """Give these up; what isn't over is due again."""
+        await self._store.release(store.ReleaseNotificationsRequest(claims=claims))
+
+    async def expire(self, claimed: store.StoredNotification) -> None:
+        """End one whose time is over."""
+        state = common.NOTIFICATION_STATE_COMPLETED if claimed.report.sent else common.NOTIFICATION_STATE_EXPIRED
+        progress = store.Progress(claim=claim_of(claimed), finish_state=state)
+        await self._store.save_progress(store.SaveProgressRequest(progress=[progress], lease=self._lease))
+
+
+def claim_of(notification: store.StoredNotification) -> store.Claim:
+    """A notification and the fence under which it was seen."""
+    return store.Claim(notification_id=notification.notification_id, fence=notification.fence)

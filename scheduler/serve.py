@@ -1,0 +1,108 @@
+"""Builds a scheduler: collaborators in order, then the server, then the registration; closed in reverse."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from mesh import process, rpc
+from mesh.business import BusinessDoor
+from mesh.naming import new_instance_id
+from mesh.nodes import NodePool
+from mesh.registry import Registry
+from mesh.telemetry import Telemetry
+from scheduler import times
+from scheduler.audiences import Audiences
+from scheduler.claims import Claims
+from scheduler.controls import Controls
+from scheduler.due import DueLoop
+from scheduler.grpc_routers import GrpcRouters
+from scheduler.grpc_store import GrpcNotificationStore, GrpcUsers
+from scheduler.grpc_tags import GrpcTags
+from scheduler.handover import Handover
+from scheduler.hints import RefreshHints
+from scheduler.listing import Listing
+from scheduler.meters import Meters
+from scheduler.pace import Pace
+from scheduler.recipients import Recipients
+from scheduler.recurrence import Calendar
+from scheduler.series import Series
+from scheduler.service import NotificationServicer
+from scheduler.settings import SchedulerSettings
+from scheduler.timing import Lifetimes
+from scheduler.uploads import Uploads
+from scheduler.watches import Watches
+from tidings.common.v1.instance_pb2 import Instance
+from tidings.scheduler.v1.scheduler_pb2_grpc import add_NotificationServiceServicer_to_server
+
+VERSION = "0.1.0"
+
+
+@asynccontextmanager
+async def serve(
+    settings: SchedulerSettings, registry: Registry, telemetry: Telemetry, clock: Callable[[], int] = times.clock
+) -> AsyncIterator[Instance]:
+    """Serve until the context ends; gives the instance as registered.
+
+    Args:
+        clock: microseconds since 1970.
+    """
+    scheduler_id = new_instance_id("scheduler")
+    meters = Meters(telemetry)
+    async with (
+        NodePool.open(registry, "store", telemetry, meters.retried) as stores,
+        NodePool.open(registry, "tagsvc", telemetry, meters.retried) as tags,
+        NodePool.open(registry, "router", telemetry, meters.retried) as router_pool,
+    ):
+        store, users = GrpcNotificationStore(stores), GrpcUsers(stores)
+        routers = GrpcRouters(router_pool, settings.handover_seconds)
+        calendar, lifetimes = Calendar.load(), Lifetimes.of(settings)
+        woken = asyncio.Event()
+        claims = Claims(store, scheduler_id, settings.lease_seconds)
+        series = Series(store, calendar, clock)
+        handover = Handover(routers, claims, meters, settings.claim_room, woken.set)
+        due = DueLoop(claims, series, handover, Pace(settings.poll_seconds), meters, settings.claim_batch, woken, clock)
+        hints = RefreshHints(routers)
+        watches = Watches(store, settings.watch_seconds, settings.max_watches)
+        audiences = Audiences(users, GrpcTags(tags))
+        uploads = Uploads(store, audiences, calendar, lifetimes, settings.max_content_bytes, clock, woken.set)
+        controls = Controls(store, series, hints, lifetimes, clock, woken.set)
+        service = NotificationServicer(uploads, controls, Listing(store), watches, audiences, Recipients(store, users))
+        telemetry.gauge("scheduler_held", "Notifications claimed and not yet taken by a router", lambda: len(handover))
+        telemetry.gauge("scheduler_watches", "Notifications being watched by callers", lambda: len(watches))
+        servicers: dict[str, rpc.AddServicer] = {
+            "tidings.scheduler.v1.NotificationService": partial(add_NotificationServiceServicer_to_server, service)
+        }
+        server = rpc.serve(
+            f"{settings.host}:{settings.port}",
+            servicers,
+            telemetry,
+            reflect=settings.reflection,
+            drain_seconds=settings.drain_seconds,
+            door=BusinessDoor(settings),
+        )
+        work = process.background(due.run(), hints.run(), watches.run())
+        async with work, server as port:
+            instance = _instance(settings, scheduler_id, port)
+            async with registry.register(instance) as registration:
+                try:
+                    yield instance
+                finally:
+                    instance.draining = True
+                    await registration.update(instance)
+                    watches.close()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(due.stop(), settings.drain_seconds)
+
+
+def _instance(settings: SchedulerSettings, scheduler_id: str, port: int) -> Instance:
+    instance = Instance(
+        service="scheduler",
+        instance_id=scheduler_id,
+        grpc_address=f"{settings.advertised_host}:{port}",
+        zone=settings.zone,
+        version=VERSION,
+    )
+    instance.start_time.GetCurrentTime()
+    return instance

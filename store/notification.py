@@ -1,0 +1,148 @@
+"""A notification as a value, and what can happen to it: each method gives the notification after. Pure; times are passed in.
+
+Which states allow what is in `store.notification_life`. Times are microseconds since 1970.
+"""
+
+from dataclasses import dataclass, replace
+
+from store.notification_life import Action, State, after
+from store.recipient_blocks import Counts
+
+GRACE = 5_000_000  # an owner may go on so long past the expiry, to write what it did: then it is ended without it
+
+
+class ActionRefusedError(Exception):
+    """Its state doesn't allow this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """All of a notification that changes, or that it is found by.
+
+    Attributes:
+        expire_at: from then on nobody is sent it.
+        type: never empty.
+        series_id: empty when it doesn't recur.
+        request_digest: tells a repeated upload from another one under the same request_id.
+        lease_owner: who claimed it, for logs; None without an owner.
+        lease_until: up to then it has an owner; a time in the past without one.
+        counts: totals of its bitmaps.
+        reason: why it FAILED.
+        started_at: when the first recipient was sent it.
+        status_report: the contract's number.
+        estimated_audience: how many its audience had at upload.
+        recipients_kept: whether its bitmaps are there; its totals always are.
+        settled: whether it is known whom it is for, were it nobody.
+        awaits_next: whether the next occurrence of its series may yet be made.
+    """
+
+    notification_id: str
+    state: State
+    priority: int
+    send_at: int
+    expire_at: int
+    type: str
+    series_id: str
+    occurrence: int
+    request_id: str
+    request_digest: bytes
+    created_at: int
+    fence: int
+    lease_owner: str | None
+    lease_until: int
+    snapshot_version: int
+    counts: Counts
+    reason: str
+    started_at: int | None
+    finished_at: int | None
+    status_report: int
+    estimated_audience: int
+    recipients_kept: bool
+    settled: bool
+    awaits_next: bool
+
+    @property
+    def names_matter(self) -> bool:
+        """Whether it uses what it names: while it isn't over, and till the next occurrence has taken its names from it."""
+        return not self.state.over or self.awaits_next
+
+    def claimed(self, claimer_id: str, until: int) -> "Notification":
+        """Given to an owner under a new fence. What is paused goes only when it has expired, and only to make the next one."""
+        if self.state is State.PAUSED:
+            return self.resumed(until).claimed(claimer_id, until)
+        action = Action.CLAIM_EXPANDED if self.counts.expansion else Action.CLAIM
+        return replace(self, state=self._after(action), fence=self.fence + 1, lease_owner=claimer_id, lease_until=until)
+
+    def renewed(self, until: int) -> "Notification":
+        """With a lease to then."""
+        return replace(self, lease_until=until)
+
+    def released(self, now: int) -> "Notification":
+        """Without an owner, and due."""
+        return replace(self, lease_owner=None, lease_until=now)
+
+    def expanded(self, number: int, snapshot_version: int, now: int) -> "Notification":
+        """Its audience is settled: so many."""
+        settled = replace(self, snapshot_version=snapshot_version, settled=True)
+        if number:
+            return replace(settled, state=self._after(Action.EXPAND), counts=Counts(expansion=number))
+        if self.awaits_next and self.state is State.SCHEDULED:
+            return replace(settled, state=self._after(Action.EXPAND_TO_NOBODY_YET))
+        return settled._over(Action.EXPAND_TO_NOBODY, now)
+
+    def progressed(self, more: Counts, now: int) -> "Notification":
+        """Its parts have grown; that may end it. Late acknowledgements come here too, when it is over."""
+        counts = self.counts.plus(more)
+        started_at = now if counts.sent and self.started_at is None else self.started_at
+        grown = replace(self, counts=counts, started_at=started_at)
+        settled = counts.delivered + counts.failed == counts.expansion > 0
+        return grown._over(Action.SETTLE, now) if settled and not self.state.over else grown
+
+    def expired(self, now: int) -> "Notification":
+        """Over because of its time."""
+        return self._over(Action.EXPIRE_SENT if self.counts.sent else Action.EXPIRE_UNSENT, now)
+
+    def failed(self, reason: str, now: int) -> "Notification":
+        """Over because it can't be sent."""
+        return replace(self, reason=reason)._over(Action.FAIL, now)
+
+    def cancelled(self, now: int) -> "Notification":
+        """Over because somebody said so."""
+        return replace(self, fence=self.fence + 1)._over(Action.CANCEL, now)
+
+    def paused(self) -> "Notification":
+        """Held back: its owner is out. What is paused already stays as it is."""
+        state = self._after(Action.PAUSE)
+        if self.state is State.PAUSED:
+            return self
+        return replace(self, state=state, fence=self.fence + 1, lease_owner=None, lease_until=0)
+
+    def resumed(self, now: int) -> "Notification":
+        """Let go on: what was being sent is due now, the rest when its send time has passed."""
+        state = self._after(Action.RESUME_SENT if self.counts.sent else Action.RESUME_UNSENT)
+        return replace(self, state=state, lease_until=now)
+
+    def prioritized(self, priority: int) -> "Notification":
+        """With another priority."""
+        return replace(self, state=self._after(Action.PRIORITIZE), priority=priority)
+
+    def rescheduled(self, send_at: int, expire_at: int | None) -> "Notification":
+        """At another time; without an expiry that moves along."""
+        if self.counts.sent:
+            raise ActionRefusedError
+        state = self._after(Action.RESCHEDULE)
+        moved = self.expire_at + send_at - self.send_at if expire_at is None else expire_at
+        return replace(self, state=state, send_at=send_at, expire_at=moved)
+
+    def succeeded(self) -> "Notification":
+        """The next occurrence of its series is made."""
+        return replace(self, awaits_next=False)
+
+    def _over(self, action: Action, now: int) -> "Notification":
+        return replace(self, state=self._after(action), lease_owner=None, lease_until=0, finished_at=now)
+
+    def _after(self, action: Action) -> State:
+        state = after(self.state, action)
+        if state is None:
+            raise ActionRefusedError(f"{self.notification_id} can't be {action.value} while {self.state.name}")
+        return state

@@ -1,0 +1,8 @@
+"""`python -m tagsvc`."""
+
+from mesh.process import run
+from tagsvc.serve import serve
+from tagsvc.settings import TagsvcSettings
+
+if __name__ == "__main__":
+    run("tagsvc", TagsvcSettings.from_command_line(), serve)

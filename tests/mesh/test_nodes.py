@@ -1,0 +1,288 @@
+"""The instances of a service that others call: which is picked, what is asked again elsewhere, what happens when one leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+
+from mesh import errors, naming, rpc
+from mesh.errors import TidingsError
+from mesh.nodes import ATTEMPTS, NodePool
+from mesh.registry import MemoryRegistry, Registration
+from mesh.telemetry import Telemetry
+from tidings.common.v1.instance_pb2 import Instance
+
+SERVICE = "tidings.test.Echo"
+
+
+class Stub:
+    """As a generated stub."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.Call: Any = channel.unary_unary(f"/{SERVICE}/Call")
+        self.Stream: Any = channel.unary_stream(f"/{SERVICE}/Stream")
+
+
+@dataclass
+class Server:
+    """One instance: answers with its id, unless told to fail.
+
+    Attributes:
+        fail: raised by every call.
+        fail_after: a stream fails after so many responses; -1 for never.
+        calls: calls it has seen.
+        called: set when it has seen one.
+        holding: cleared to hold its answers.
+    """
+
+    instance: Instance
+    fail: Exception | None = None
+    fail_after: int = -1
+    calls: int = 0
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    holding: asyncio.Event = field(default_factory=asyncio.Event)
+    registration: Registration | None = None
+
+    @property
+    def name(self) -> bytes:
+        """Its id."""
+        return self.instance.instance_id.encode()
+
+    async def call(self, _: bytes, __: Any) -> bytes:
+        """Answer once."""
+        self.calls += 1
+        self.called.set()
+        await self.holding.wait()
+        if self.fail is not None:
+            raise self.fail
+        return self.name
+
+    async def stream(self, _: bytes, __: Any) -> AsyncIterator[bytes]:
+        """Answer three times."""
+        self.calls += 1
+        for number in range(3):
+            if number == self.fail_after:
+                raise self.fail or errors.unavailable("it fails")
+            yield self.name
+
+    async def drain(self) -> None:
+        """Say that it leaves."""
+        assert self.registration is not None
+        self.instance.draining = True
+        await self.registration.update(self.instance)
+
+
+class Fleet:
+    """Servers in one registry, and the pool that knows them."""
+
+    def __init__(self, registry: MemoryRegistry, telemetry: Telemetry, stack: AsyncExitStack) -> None:
+        self.registry = registry
+        self.telemetry = telemetry
+        self.retries = 0
+        self._stack = stack
+        self.pool = NodePool("echo", telemetry, self._retried)
+
+    def _retried(self) -> None:
+        self.retries += 1
+
+    async def open(self) -> None:
+        """Have the pool follow the registry."""
+        opening = NodePool.open(self.registry, "echo", self.telemetry, self._retried)
+        self.pool = await self._stack.enter_async_context(opening)
+
+    async def add(self, stack: AsyncExitStack | None = None) -> Server:
+        """One more, until the end of the test or until that stack is closed; the pool knows of it."""
+        server = await (stack or self._stack).enter_async_context(serving(self.registry, self.telemetry))
+        await until(lambda: server.instance.instance_id in self.pool._nodes)
+        return server
+
+    async def call(self, timeout: float = 5) -> bytes:
+        """Ask somebody."""
+        answer: bytes = await self.pool.call(lambda node: node.stub(Stub).Call, b"", timeout)
+        return answer
+
+    async def stream(self) -> list[bytes]:
+        """Hear all that somebody has to say."""
+        return [response async for response in self.pool.stream(lambda node: node.stub(Stub).Stream, b"", 5)]
+
+
+@asynccontextmanager
+async def serving(registry: MemoryRegistry, telemetry: Telemetry) -> AsyncIterator[Server]:
+    """One server, registered."""
+    server = Server(Instance(service="echo", instance_id=naming.new_instance_id("echo")))
+    server.holding.set()
+    methods: dict[str, Any] = {
+        "Call": grpc.unary_unary_rpc_method_handler(server.call),
+        "Stream": grpc.unary_stream_rpc_method_handler(server.stream),
+    }
+    handler = grpc.method_handlers_generic_handler(SERVICE, methods)
+    add = {SERVICE: lambda one: one.add_generic_rpc_handlers((handler,))}
+    async with rpc.serve("127.0.0.1:0", add, telemetry, reflect=False, drain_seconds=0.1) as port:
+        server.instance.grpc_address = f"127.0.0.1:{port}"
+        async with registry.register(server.instance) as registration:
+            server.registration = registration
+            yield server
+
+
+async def until(holds: Any) -> None:
+    """Let the loop turn until the pool has heard."""
+    for _ in range(100_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it does not come")
+
+
+@pytest.fixture
+async def fleet(telemetry: Telemetry) -> AsyncIterator[Fleet]:
+    """Nobody yet."""
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(MemoryRegistry(), telemetry, stack)
+        await fleet.open()
+        yield fleet
+
+
+async def test_without_an_instance_everything_is_unavailable(fleet: Fleet) -> None:
+    for ask in (fleet.call, fleet.stream):
+        with pytest.raises(TidingsError, match="no echo is up") as raised:
+            await ask()
+        assert (raised.value.reason, raised.value.retry_after) == ("UNAVAILABLE", 1.0)
+    with pytest.raises(TidingsError, match="no echo is up"):
+        fleet.pool.owner("key")
+
+
+async def test_calls_go_round(fleet: Fleet) -> None:
+    servers = [await fleet.add() for _ in range(3)]
+    answers = [await fleet.call() for _ in range(9)]
+    assert {server.name: answers.count(server.name) for server in servers} == dict.fromkeys({one.name for one in servers}, 3)
+
+
+async def test_what_may_pass_is_asked_of_another_and_the_one_that_failed_is_left_alone_for_a_moment(fleet: Fleet) -> None:
+    servers = [await fleet.add() for _ in range(3)]
+    servers[0].fail = errors.overloaded(1.0)
+    assert {await fleet.call() for _ in range(12)} == {servers[1].name, servers[2].name}
+    assert (servers[0].calls, fleet.retries) == (1, 1)
+
+
+async def test_the_last_one_is_asked_though_it_failed(fleet: Fleet) -> None:
+    server = await fleet.add()
+    server.fail = errors.unavailable("it fails")
+    for _ in range(2):
+        with pytest.raises(TidingsError, match="it fails"):
+            await fleet.call()
+    server.fail = None
+    assert await fleet.call() == server.name
+    assert (server.calls, fleet.retries) == (3, 0)
+
+
+async def test_it_gives_up_after_so_many_instances(fleet: Fleet) -> None:
+    servers = [await fleet.add() for _ in range(ATTEMPTS + 2)]
+    for server in servers:
+        server.fail = errors.unavailable("it fails")
+    with pytest.raises(TidingsError, match="it fails"):
+        await fleet.call()
+    assert (sum(server.calls for server in servers), fleet.retries) == (ATTEMPTS, ATTEMPTS - 1)
+
+
+async def test_what_will_not_pass_is_asked_once(fleet: Fleet) -> None:
+    servers = [await fleet.add() for _ in range(2)]
+    for server in servers:
+        server.fail = errors.notification_not_found("nabc")
+    for ask in (fleet.call, fleet.stream):
+        for server in servers:
+            server.fail_after, server.calls = 0, 0
+        with pytest.raises(TidingsError) as raised:
+            await ask()
+        assert raised.value.reason == "NOTIFICATION_NOT_FOUND"
+        assert sum(server.calls for server in servers) == 1
+
+
+async def test_an_instance_that_died_is_passed_over(fleet: Fleet) -> None:
+    alive = await fleet.add()
+    async with fleet.registry.register(Instance(service="echo", instance_id="echo-dead", grpc_address="127.0.0.1:1")):
+        await until(lambda: "echo-dead" in fleet.pool._nodes)
+        assert {await fleet.call() for _ in range(6)} == {alive.name}
+        assert [await fleet.stream() for _ in range(2)] == [[alive.name] * 3] * 2
+
+
+async def test_a_call_that_lasts_too_long_is_asked_of_another(fleet: Fleet) -> None:
+    slow, quick = await fleet.add(), await fleet.add()
+    slow.holding.clear()
+    assert {await fleet.call(timeout=0.2) for _ in range(4)} == {quick.name}
+    assert slow.calls == 1
+
+
+async def test_a_stream_goes_to_another_only_before_its_first_response(fleet: Fleet) -> None:
+    failing, fine = await fleet.add(), await fleet.add()
+    failing.fail_after = 0
+    assert [await fleet.stream() for _ in range(3)] == [[fine.name] * 3] * 3
+    assert failing.calls == 1
+    fine.fail_after = failing.fail_after = 2
+    responses = fleet.pool.stream(lambda node: node.stub(Stub).Stream, b"", 5)
+    assert await anext(responses) == await anext(responses)
+    with pytest.raises(TidingsError, match="it fails"):
+        await anext(responses)
+
+
+async def test_one_that_leaves_gets_nothing_new_and_finishes_what_it_has(fleet: Fleet) -> None:
+    leaving, staying = await fleet.add(), await fleet.add()
+    leaving.holding.clear()
+    under_way = [asyncio.create_task(fleet.call()) for _ in range(2)]
+    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    await leaving.drain()
+    await until(lambda: fleet.pool._nodes[leaving.instance.instance_id].leaving.is_set())
+    assert {await fleet.call() for _ in range(4)} == {staying.name}
+    assert {fleet.pool.owner(str(key)).instance_id.encode() for key in range(20)} == {staying.name}
+    leaving.holding.set()
+    assert {await call for call in under_way} == {leaving.name, staying.name}
+
+
+async def test_one_that_leaves_is_still_asked_when_it_is_the_only_one(fleet: Fleet) -> None:
+    leaving = await fleet.add()
+    await leaving.drain()
+    await until(lambda: fleet.pool._nodes[leaving.instance.instance_id].leaving.is_set())
+    assert await fleet.call() == leaving.name
+    with pytest.raises(TidingsError, match="no echo is up"):
+        fleet.pool.owner("key")  # but it owns nothing
+
+
+async def test_one_that_is_gone_is_forgotten_while_its_calls_end(fleet: Fleet) -> None:
+    staying = await fleet.add()
+    async with AsyncExitStack() as life:
+        server = await life.enter_async_context(serving(MemoryRegistry(), fleet.telemetry))
+        async with fleet.registry.register(server.instance):
+            await until(lambda: server.instance.instance_id in fleet.pool._nodes)
+            server.holding.clear()
+            calls = [asyncio.create_task(fleet.call()) for _ in range(2)]
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: server.instance.instance_id not in fleet.pool._nodes)
+        assert {await fleet.call() for _ in range(4)} == {staying.name}
+        server.holding.set()
+        assert {await call for call in calls} == {server.name, staying.name}
+
+
+async def test_the_owner_of_a_key_is_the_rendezvous_over_those_alive(fleet: Fleet) -> None:
+    servers = [await fleet.add() for _ in range(4)]
+    ids = [server.instance.instance_id for server in servers]
+    keys = [f"key-{number}" for number in range(50)]
+    assert [fleet.pool.owner(key).instance_id for key in keys] == [naming.owner(key, ids) for key in keys]
+    assert len({fleet.pool.owner(key).instance_id for key in keys}) == 4
+
+
+async def test_a_pool_that_closes_ends_the_calls_under_way(telemetry: Telemetry) -> None:
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(MemoryRegistry(), telemetry, stack)
+        async with AsyncExitStack() as life:
+            fleet._stack = life
+            await fleet.open()
+            server = await fleet.add(stack)
+            server.holding.clear()
+            call = asyncio.create_task(fleet.call())
+            await asyncio.wait_for(server.called.wait(), 10)
+        done, _ = await asyncio.wait({call}, timeout=10)
+        assert done
+        server.holding.set()

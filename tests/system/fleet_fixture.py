@@ -1,0 +1,216 @@
+"""The whole mesh as real processes on PostgreSQL and etcd, each of which can be killed, frozen, and started again on its ports.
+
+Every process dies with this one, however that ends. What they say is in `<name>.log` in the fleet's folder.
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.servers import EtcdServer, PostgresServer, free_port, process_wait
+from mesh.credentials import mint_token
+from tests.system.fences import PostgresFences
+from tidings_client.business import Business
+
+HOST = "127.0.0.1"
+START_SECONDS = 60.0  # nine interpreters on two busy cores
+LEASE_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
+_SERVICES = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
+_PORTS = {"tagsvc": ("port", "mesh-port"), "balancer": ("port", "grpc-port")}
+_QUICK = {
+    "router": {"lease-seconds": LEASE_SECONDS, "resend-seconds": 1.0, "expand-seconds": 1.0},
+    "scheduler": {"lease-seconds": LEASE_SECONDS, "handover-seconds": 0.5, "poll-seconds": 0.5},
+    "balancer": {"backoff-base-seconds": 0.05, "backoff-max-seconds": 0.5},
+    "edge": {"heartbeat-seconds": 1.0, "heartbeat-limit-seconds": 2.5, "acknowledge-seconds": 2.0},
+}
+
+
+@dataclass
+class Member:
+    """One process, whether it runs or not, and its ports by the flag that sets them."""
+
+    name: str
+    service: str
+    ports: dict[str, int]
+    process: subprocess.Popen[bytes] | None = None
+
+
+@dataclass
+class Fleet:
+    """See the module. Members are named by their service, numbered from 1 where there are several: `router-1`.
+
+    Attributes:
+        folder: of the logs.
+        fences: look into the store's database.
+    """
+
+    folder: Path
+    database: str
+    registry: str
+    fences: PostgresFences
+    members: dict[str, Member] = field(default_factory=dict)
+    _keys: dict[str, str] = field(
+        default_factory=lambda: {name: secrets.token_hex(32) for name in ("token_secret", "ticket_secret")}
+    )
+    _turn: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    @property
+    def url(self) -> str:
+        """The balancer's."""
+        return f"http://{HOST}:{self.members['balancer'].ports['port']}"
+
+    def token(self, user_id: str) -> str:
+        """A token for a user, good for an hour."""
+        return mint_token(self._keys["token_secret"], user_id, time.time(), 3600.0)
+
+    def business(self) -> Business:
+        """The way of a business: it knows all schedulers and tagsvcs, and keeps to one while that answers. Each call begins with
+        another one."""
+        first = next(self._turn)
+        return Business.connect(self._addresses("scheduler", first), self._addresses("tagsvc", first))
+
+    def start(self, name: str) -> None:
+        """Start one."""
+        one = self.members[name]
+        ports = {flag: str(port) for flag, port in one.ports.items()}
+        given = ports | {"registry": self.registry, **{flag: str(value) for flag, value in _QUICK.get(one.service, {}).items()}}
+        flags = [part for flag, value in given.items() for part in (f"--{flag}", value)]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", one.service, *flags]
+            one.process = subprocess.Popen(
+                command, env=self._environment(one.service), stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        process = self.members[name].process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: it does nothing, and its connections stay open."""
+        self._signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self._signal(name, signal.SIGCONT)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether it serves."""
+        try:
+            self._ask(name, "/readyz")
+        except OSError:
+            return False
+        return True
+
+    def metric(self, name: str, metric: str, label: str) -> float:
+        """The value of a metric with that label, such as `why="fenced"`; 0 when it was never counted."""
+        found = re.search(rf"^{metric}{{[^}}]*{label}[^}}]*}} (\S+)$", self._ask(name, "/metrics"), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def await_ready(self, *names: str) -> None:
+        """Wait until these serve.
+
+        Raises:
+            RuntimeError: one ended.
+            TimeoutError: one takes too long.
+        """
+        until = time.monotonic() + START_SECONDS
+        for name in names:
+            process = self.members[name].process
+            while not self.is_ready(name):
+                if process is None or process.poll() is not None:
+                    raise RuntimeError(f"{name} ended: {self.log(name)}")
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{name} did not serve in {START_SECONDS:.0f} s: {self.log(name)}")
+                process_wait(process, _POLL_SECONDS)
+
+    def log(self, name: str) -> str:
+        """The end of what it said."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace")[-4_000:] if path.exists() else ""
+
+    def close(self) -> None:
+        """End all."""
+        for member in self.members.values():
+            if member.process is not None:
+                member.process.kill()  # also one that is frozen
+                member.process.wait()
+        self.fences.close()
+
+    def _addresses(self, service: str, first: int) -> str:
+        ports = [member.ports["port"] for member in self.members.values() if member.service == service]
+        turned = ports[first % len(ports) :] + ports[: first % len(ports)]
+        return "ipv4:" + ",".join(f"{HOST}:{port}" for port in turned)
+
+    def _environment(self, service: str) -> dict[str, str]:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+        if service == "store":
+            return mine | {"TIDINGS_STORE_DATABASE": self.database}
+        if service in ("balancer", "edge"):
+            return mine | {f"TIDINGS_{service.upper()}_{name.upper()}": value for name, value in self._keys.items()}
+        return mine
+
+    def _ask(self, name: str, path: str) -> str:
+        with urllib.request.urlopen(f"http://{HOST}:{self.members[name].ports['admin-port']}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        process = self.members[name].process
+        if process is not None:
+            process.send_signal(number)
+
+
+@contextmanager
+def run_fleet(folder: Path, postgres: PostgresServer, etcd: EtcdServer) -> Iterator[Fleet]:
+    """A fleet that serves until the context ends."""
+    database = postgres.new_database()
+    fleet = Fleet(folder, database, f"etcd://{etcd.endpoint}", PostgresFences(database))
+    for service, count in _SERVICES.items():
+        for number in range(1, count + 1):
+            name = service if count == 1 else f"{service}-{number}"
+            ports = {flag: free_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
+            fleet.members[name] = Member(name, service, ports)
+    try:
+        for name in fleet.members:
+            fleet.start(name)
+        fleet.await_ready(*fleet.members)
+        _await_edge(fleet.url)
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def _await_edge(url: str) -> None:
+    """Wait until the balancer knows an edge."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > until:
+                raise TimeoutError(f"no edge came to the balancer in {START_SECONDS:.0f} s") from error
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill it when our process dies, however it dies (Linux; prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
