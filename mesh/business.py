@@ -98,7 +98,7 @@ class BusinessDoor(grpc.aio.ServerInterceptor):
             # Each of them is compared, and all in the same time, so that nothing is learnt from how long it takes.
             matches = [hmac.compare_digest(digest, known) for known in self._digests]
             if scheme.lower() != "bearer" or not any(matches):
-                raise errors.unauthenticated("this service wants an API key, as metadata `authorization: Bearer KEY`")
+                raise errors.unauthenticated("no valid API key", "send one as metadata `authorization: Bearer KEY`")
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails

@@ -375,9 +375,9 @@ def network_refused(address: str) -> TidingsError:
     return TidingsError(error_pb2.ERROR_CODE_NETWORK_REFUSED, text)
 
 
-def unauthenticated(why: str) -> TidingsError:
-    """No valid token or ticket."""
-    return TidingsError(error_pb2.ERROR_CODE_UNAUTHENTICATED, f"{why}: get a new token or ticket, then try again")
+def unauthenticated(why: str, advice: str = "get a new token or ticket, then try again") -> TidingsError:
+    """No valid token, ticket or key."""
+    return TidingsError(error_pb2.ERROR_CODE_UNAUTHENTICATED, f"{why}: {advice}")
 
 
 def origin_refused(origin: str, setting: str) -> TidingsError:

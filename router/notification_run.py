@@ -176,12 +176,11 @@ class NotificationRun:
         if ordinals.isdisjoint(self._unsent) and ordinals.isdisjoint(self._unacknowledged):
             return False  # the usual answer, and the quickest: also of a run that isn't SENDING, for it has neither
         again = ordinals & self._unacknowledged
+        if again:
+            self._resends.came(again)
         news = (ordinals & self._unsent) | again
         if self._step is not None:
             news -= self._step
-            again -= self._step
-        if again:
-            self._resends.came(again)
         self._ready |= news
         return bool(news)
 

@@ -97,6 +97,12 @@ class RunTable:
         self.agenda.prepared(run, now)
         self._wake()
 
+    def prioritize(self, run: NotificationRun, priority: int, now: float) -> None:
+        """Its priority is this now."""
+        run.priority = priority
+        self.agenda.put(run, now)
+        self._wake()
+
     def fail(self, run: NotificationRun, reason: str, now: float) -> None:
         """It can't be prepared."""
         run.fail(reason)

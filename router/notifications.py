@@ -5,6 +5,7 @@ One task drives all runs: it gathers what is due into calls, of which a few may 
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -59,7 +60,6 @@ class Notifications:
         self._roster = roster
         self._clock = clock
         self._due = due
-        self._calls = asyncio.Semaphore(_CALLS)
         self._under_way: set[asyncio.Task[None]] = set()
         self._renewal = 0.0
         self._spreading = 0.0
@@ -85,12 +85,11 @@ class Notifications:
         """Do what is due until cancelled."""
         while True:
             self._due.clear()
-            now = self._clock()
-            if now >= self._renewal:
-                self._table.agenda.renew(iter(self._table), now)
-                self._renewal = now + _RENEW_SECONDS
-            await self._spread(now)
-            await self._write()
+            try:
+                await self._turn()
+            except Exception:
+                _log.exception("a turn of notifications failed")
+                await asyncio.sleep(_RENEW_SECONDS)
             await self._pause()
 
     async def leave(self, within: float) -> None:
@@ -114,6 +113,14 @@ class Notifications:
         self._table.end(run, "refused", self._clock())
         return False
 
+    async def _turn(self) -> None:
+        now = self._clock()
+        if now >= self._renewal:
+            self._table.agenda.renew(iter(self._table), now)
+            self._renewal = now + _RENEW_SECONDS
+        await self._spread(now)
+        self._write()
+
     async def _spread(self, now: float) -> None:
         """Tell all runs who came, now and then."""
         if not self._table.news or now < self._spreading:
@@ -124,13 +131,11 @@ class Notifications:
         ended = self._clock()
         self._spreading = ended + max(_SPREAD_SECONDS, (ended - now) / _SPREAD_SHARE)
 
-    async def _write(self) -> None:
+    def _write(self) -> None:
         """Make calls for what is due, as long as there is any."""
-        while not self._leaving and (not self._under_way or self._clock() >= self._gathered):
-            await self._calls.acquire()
-            entries = self._table.batch(self._roster.online, self._clock()) if not self._leaving else []
+        while self._may_call() <= self._clock():
+            entries = self._table.batch(self._roster.online, self._clock())
             if not entries:
-                self._calls.release()
                 return
             self._gathered = self._clock() + _GATHER_SECONDS
             self._under_way.add(asyncio.create_task(self._call(entries)))
@@ -140,8 +145,13 @@ class Notifications:
             await self._progress.write(entries)
         finally:
             self._under_way -= {asyncio.current_task()}
-            self._calls.release()
             self._due.set()
+
+    def _may_call(self) -> float:
+        """When the next call may be made."""
+        if self._leaving or len(self._under_way) >= _CALLS:
+            return math.inf
+        return self._gathered if self._under_way else 0.0
 
     async def _pause(self) -> None:
         """Wait until something is due."""
@@ -149,8 +159,7 @@ class Notifications:
         if self._table.news:
             moments.append(self._spreading)
         if self._table.agenda.next is not None:
-            gathered = self._gathered if self._under_way else 0.0
-            moments.append(max(self._table.agenda.next, gathered))
+            moments.append(max(self._table.agenda.next, self._may_call()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._due.wait(), max(0.0, min(moments) - self._clock()))
 

@@ -144,7 +144,7 @@ class Preparation:
             self._table.describe(run, self._terms(record, now), record.spec.priority, now)
             self._queue(_Task(run, record))
         elif run.phase is not Phase.OVER:
-            run.priority = record.spec.priority
+            self._table.prioritize(run, record.spec.priority, now)
 
     def _terms(self, record: StoredNotification, now: float) -> Terms:
         spec = record.spec

@@ -105,8 +105,6 @@ class ProgressWriter:
 
     def _act(self, entry: Entry, result: ProgressResult, called: float) -> None:
         run, plan = entry
-        if run.phase is Phase.OVER:
-            return
         if not result.HasField("report"):
             self._table.end(run, "unknown", self._clock())
             return

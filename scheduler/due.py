@@ -46,6 +46,7 @@ class DueLoop:
         self._batch = batch
         self._woken = woken
         self._clock = clock
+        self._tell = _log.warning
         self._stopping = False
         self._stopped = asyncio.Event()
 
@@ -80,8 +81,10 @@ class DueLoop:
         try:
             response = await self._claims.take(limit)
         except TidingsError as error:
-            _log.warning("nothing claimed", error=error.message)
+            tell, self._tell = self._tell, _log.debug  # once is enough until it can be
+            tell("nothing can be claimed", reason=error.reason, error=error.message)
             return self._pace.after_failure()
+        self._tell = _log.warning
         self._meters.claimed(response.notifications, self._clock())
         await self._hand_over(response.notifications)
         next_due = microseconds(response.next_due_time) if response.HasField("next_due_time") else None

@@ -99,6 +99,7 @@ class NotificationMemory:
         refuse: error for every call.
         refused: how many got it.
         poison: a call of SaveProgress that names this notification is refused as a whole.
+        before_expansion: done at the beginning of each SaveExpansion.
         progress: sizes of the calls of SaveProgress.
         acknowledged: calls of RecordDelivered.
         steps: every step written, in order.
@@ -112,6 +113,7 @@ class NotificationMemory:
         self.refuse: errors.TidingsError | None = None
         self.refused = 0
         self.poison = ""
+        self.before_expansion: Callable[[Kept], None] = lambda one: None
         self.progress: list[int] = []
         self.acknowledged = 0
         self.steps: list[tuple[str, BitMap]] = []
@@ -197,6 +199,7 @@ class _Servicer(NotificationStoreServiceServicer):
     async def SaveExpansion(self, request: pb.SaveExpansionRequest, context: Any) -> pb.SaveExpansionResponse:
         self._refuse()
         one = self.memory.kept[request.claim.notification_id]
+        self.memory.before_expansion(one)
         if not one.owned(request.claim):
             raise errors.fenced(one.notification_id)
         if one.state == common.NOTIFICATION_STATE_EXPANDING:

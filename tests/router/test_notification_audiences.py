@@ -10,7 +10,7 @@ from mesh import errors
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge
 from tests.router.notification_mesh import NotificationMesh, eventually, gauge, notification_mesh
-from tests.router.notification_twin import notification
+from tests.router.notification_twin import Kept, notification
 from tidings.common.v1 import notification_pb2 as common
 
 SENDING, FAILED = common.NOTIFICATION_STATE_SENDING, common.NOTIFICATION_STATE_FAILED
@@ -135,15 +135,20 @@ async def test_what_is_not_expanded_in_time_expires(world: NotificationMesh) -> 
     await eventually(lambda: gauge(world.mesh, "router_notification_runs") == 0)
 
 
-async def test_an_expansion_whose_answer_was_lost_is_the_one_that_counts(world: NotificationMesh) -> None:
+async def test_an_expansion_that_is_stored_already_is_the_one_that_counts(world: NotificationMesh) -> None:
     await world.tagsvc()
     router = await world.router()
     kept = world.memory.put("a", 1, 2)
-    (claim,) = world.memory.claim()
-    kept.expansion, kept.state = BitMap([2, 3]), SENDING  # what an attempt before this one stored
+
+    def another_attempt(one: Kept) -> None:
+        one.expansion, one.state = BitMap([2, 3, 4]), SENDING
+
+    world.memory.before_expansion = another_attempt
     async with edge(router.address, 1, 2, 3) as one:
-        await router.start(claim)
+        await router.start()
         await one.until(lambda: one.notified(kept.notification_id) == [2, 3])
+        await one.settled()
+        assert 1 not in one.notified(kept.notification_id)
 
 
 async def test_a_notification_stopped_before_it_is_expanded_is_not_sent(world: NotificationMesh) -> None:

@@ -26,7 +26,7 @@ from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_CHAT
 EVERYONE = BitMap(range(1, 101))
 
 
-@given(rate=st.integers(1, 1_000_000), waits=st.lists(st.floats(0, 0.3), max_size=80))
+@given(rate=st.integers(1, 1_000_000), waits=st.lists(st.sampled_from([0.0, 0.013, 0.05, 0.1, 0.4]), min_size=20, max_size=80))
 def test_no_second_sees_more_than_the_rate(rate: int, waits: list[float]) -> None:
     pace, now, passed = Pace(rate, 0.0), 0.0, list[tuple[float, int]]()
     for wait in waits:
@@ -136,6 +136,19 @@ def test_lower_runs_wait_for_a_higher_one_that_is_about_to_be_prepared() -> None
     assert _batch(agenda, 0.1) == ["high", "low"]
 
 
+def test_lower_runs_wait_while_a_higher_one_has_more_than_is_under_way() -> None:
+    agenda, everyone = Agenda(10.0), BitMap(range(1, 2 * STEP + 1))
+    high, low = _run("high", 9, recipients=everyone), _run("low", 1)
+    agenda.put(high, 0.0)
+    assert _batch(agenda, 0.0, everyone) == ["high"]
+    agenda.put(low, 0.0)
+    assert _batch(agenda, 0.0, everyone) == []
+    high.sent(0.1, BitMap())
+    agenda.written(high, 0.1)
+    assert _batch(agenda, 0.1, everyone) == ["high"]
+    assert _batch(agenda, 0.1, everyone) == ["low"], "the rest of the higher one is under way"
+
+
 def test_nobody_waits_long_for_what_takes_its_time() -> None:
     agenda = Agenda(10.0)
     high = NotificationRun("high", 1, 0.0, Resends(10.0, 300.0))
@@ -159,6 +172,19 @@ def test_a_run_under_way_is_in_no_other_call() -> None:
     agenda.failed(run, 0.0, 0.5)
     assert _batch(agenda, 0.4, online) == []
     assert _batch(agenda, 0.5, online) == ["a"]
+
+
+def test_who_came_before_a_run_began_did_not_come_to_it() -> None:
+    table = RunTable(9, 10.0, (10.0, 300.0), lambda: None, lambda why: None)
+    for name, sent in (("other", BitMap()), ("resumed", EVERYONE)):
+        run = table.enter(name, 1, 0.0)
+        assert run is not None
+        table.describe(run, Terms(rate=None, due=0.0, expires=1e6, expire_time_us=0, frame=b""), 0, 0.0)
+        table.came(BitMap([1]))
+        table.begin(run, Recipients(EVERYONE, sent=sent), EVERYONE, 0.0)
+        run.lease_until = 1e6
+    assert len(list(table.spread(1.0))) == 2
+    assert [entry.run.notification_id for entry in table.batch(EVERYONE, 1.0)] == ["other"]
 
 
 def test_a_run_that_ended_leaves_nothing_behind() -> None:

@@ -14,7 +14,7 @@ from tidings.common.v1 import notification_pb2 as common
 FIRST, LONGEST, LEASE = 10.0, 300.0, 10.0
 EXPIRES = 10_000.0
 _RATES = st.sampled_from([None, 1, 7, 100])
-_USERS = st.sets(st.integers(1, 30), max_size=12)
+_USERS = st.sets(st.integers(1, 10), max_size=8)
 
 
 def terms(rate: int | None = None, expires: float = EXPIRES) -> Terms:
@@ -290,6 +290,30 @@ def test_a_failure_says_why() -> None:
     run.describe(terms(), 0, 0.0)
     run.fail("UNKNOWN_TAG: no such tag")
     assert run.plan(BitMap(), 0.0) == Plan(finish=common.NOTIFICATION_STATE_FAILED, reason="UNKNOWN_TAG: no such tag")
+
+
+def test_who_comes_while_a_step_is_under_way_gets_it_once() -> None:
+    run = begun({1, 2}, {1, 2}, sent={2})
+    run.came(BitMap([2]))
+    assert run.plan(BitMap([1, 2]), 0.0).sent == BitMap([1, 2])
+    assert not run.came(BitMap([1, 2]))
+    run.sent(0.0, BitMap())
+    assert not run.plan(BitMap([1, 2]), 9.9).sent
+    assert run.plan(BitMap([1, 2]), 11.3).sent == BitMap([1, 2])
+
+
+def test_steps_and_resends_share_the_rate() -> None:
+    everyone = set(range(1, 301))
+    run = begun(everyone, everyone, rate=20)
+    now, sends = 0.0, list[tuple[float, int]]()
+    while now < 30.0:
+        when = run.when(now)
+        assert when is not None
+        now = when
+        sends.append((now, len(send(run, everyone, now))))
+    for begin, _ in sends:
+        assert sum(count for at, count in sends if begin <= at < begin + 0.999) <= 20
+    assert 570 <= sum(count for _, count in sends) <= 620
 
 
 def test_nothing_goes_out_when_the_lease_has_lapsed() -> None:
