@@ -57,7 +57,7 @@ class Audience:
         """A page of those meant. Raises as `count`, and INVALID_FIELD for the token."""
         listed = f"audience {text}"
         size = pages.page_size(page_size, PAGE_SIZE, MAX_PAGE_SIZE)
-        token = pages.read_people_token(page_token, listed) if 0 else PeopleToken(0,0,0) if page_token else None
+        token = pages.read_people_token(page_token, listed) if page_token else None
         question = await self._questions.ask(text, token.version if token else version, token.known if token else 0)
         token = token or PeopleToken(question.snapshot.version, question.known, 0)
         return await self._people.page(await self._members(question), question.snapshot, listed, token, size)

@@ -99,8 +99,10 @@ class TagClient:
 
     async def people(self, expression: str, version: int = 0, page_size: int = 0) -> list[str]:
         """Everybody meant, by id."""
-        found, token = list[str](), ""
+        found, token, tokens = list[str](), "", set[str]()
         while True:
+            assert token not in tokens, "the pages go round"
+            tokens.add(token)
             page = await self.audience.ListAudience(
                 audience.ListAudienceRequest(expression=expression, version=version, page_size=page_size, page_token=token)
             )

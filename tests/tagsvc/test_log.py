@@ -75,7 +75,9 @@ async def test_everybody_changes_everything_at_once(mesh: Mesh) -> None:
 
 async def test_changes_that_wait_go_together(mesh: Mesh, tagsvc: TagClient) -> None:
     mesh.memory.answering.clear()
-    calls = [asyncio.create_task(_create(tagsvc, f"t{n}")) for n in range(300)]
+    calls = [asyncio.create_task(_create(tagsvc, "first"))]
+    await mesh.memory.until(lambda: mesh.memory.held)
+    calls += [asyncio.create_task(_create(tagsvc, f"t{n}")) for n in range(299)]
     await mesh.queued(299)
     mesh.memory.answering.set()
     assert sorted(tag.revision for tag in await asyncio.gather(*calls)) == list(range(1, 301))
@@ -131,10 +133,9 @@ async def test_a_refusal_that_rests_on_what_never_became_durable_is_not_told(mes
 
 async def test_while_stores_are_away_reads_go_on_and_changes_are_refused(mesh: Mesh) -> None:
     async with AsyncExitStack() as stack:
-        store = await mesh.store(stack)
+        await mesh.store(stack)
         tagsvc = await mesh.tagsvc(write_seconds=0.2, request_seconds=0.2)
         await tagsvc.add("a", "u1")
-        assert store.instance_id
     assert await tagsvc.count("a") == 1
     with refused("UNAVAILABLE"):
         await _create(tagsvc, "b")
@@ -211,14 +212,6 @@ async def test_checkpoints_are_made_and_begun_from(mesh: Mesh) -> None:
     again = await mesh.tagsvc()
     assert await whole(again.audience) == before
     assert (await _create(again, "asked before", "r1")).revision == 1
-
-
-async def test_a_store_that_is_away_is_not_hammered_with_checkpoints(mesh: Mesh) -> None:
-    await mesh.store()
-    tagsvc = await mesh.tagsvc(checkpoint_records=1)
-    await tagsvc.create("a", "b")
-    await mesh.memory.until(lambda: mesh.memory.checkpoint is not None)
-    assert mesh.memory.checkpoint is not None and mesh.memory.checkpoint[0] in (1, 2)
 
 
 async def test_one_that_fell_far_behind_begins_anew_from_the_checkpoint(mesh: Mesh) -> None:

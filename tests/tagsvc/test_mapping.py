@@ -57,16 +57,31 @@ async def test_sending_a_stream_again_is_harmless_and_costs_nothing(mesh: Mesh, 
     assert (await tagsvc.members("a"), await tagsvc.members("b")) == (["u2"], ["u1"])
 
 
-async def test_a_refused_chunk_ends_the_stream_and_earlier_ones_stay(tagsvc: TagClient) -> None:
-    call = tagsvc.tags.ApplyMapping(
-        iter([chunk(add={"a": ["u1"]}), chunk(add={"b": ["u1"], "a": ["u2"]}, create=False), *[chunk(add={"a": ["u3"]})] * 5])
-    )
+async def test_a_refused_chunk_ends_the_stream_and_earlier_ones_stay(mesh: Mesh, tagsvc: TagClient) -> None:
+    mesh.memory.answering.clear()
+    refusable = [chunk(add={"b": ["u1"], "a": ["u2"]}, create=False), chunk(add={"a": ["u3"]}), chunk(add={"a": ["u4"]})]
+    call = tagsvc.tags.ApplyMapping(iter([chunk(add={"a": ["u1"]}), *refusable]))
+    await mesh.queued(3)  # all of these are tried together, once the first is durable
+    mesh.memory.answering.set()
     assert (await call.read()).chunks == 1
     with refused("UNKNOWN_TAG", "tags") as unknown:
         await call.read()
     assert "'b'" in unknown.error.message
-    assert await tagsvc.members("a") == ["u1"]
-    assert await tagsvc.add("a", "u4") == 2
+    assert await tagsvc.add("a", "u5") == 2
+    assert await tagsvc.members("a") == ["u1", "u5"], "nothing of the stream after the refused chunk"
+
+
+async def test_after_a_chunk_that_was_given_up_none_of_its_stream_is_applied(mesh: Mesh) -> None:
+    await mesh.store()
+    tagsvc = await mesh.tagsvc(write_seconds=0.2)
+    mesh.memory.lose_answers, mesh.memory.die = 1, True
+    call = tagsvc.tags.ApplyMapping(iter([chunk(add={"a": [f"u{n}"]}) for n in range(4)]))
+    with refused("UNAVAILABLE"):
+        await call.read()
+    mesh.memory.refuse = None
+    await tagsvc.reach(1)
+    await tagsvc.add("b", "u9")
+    assert await tagsvc.members("a") == ["u0"], "it was durable all the same; sending the stream again completes it"
 
 
 @pytest.mark.parametrize(

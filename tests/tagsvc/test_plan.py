@@ -1,9 +1,12 @@
 """A batch against a snapshot: each sees those before it, and the refused leave nothing."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from pyroaring import BitMap
 
 from tagset.snapshot import Snapshot
 from tagsvc.changes import CreateTag, Delete, PutAlias
+from tagsvc.mapping_changes import MappingChunk, Stream
+from tagsvc.memberships import Delta
 from tagsvc.plan import MAX_BYTES, Done, Mutation, Plan
 from tidings.tag.v1.log_pb2 import TagRecord
 from tidings.tag.v1.tag_pb2 import Tag
@@ -71,3 +74,24 @@ def test_a_request_without_an_id_leaves_no_digest() -> None:
     assert (TagRecord.FromString(record).request_id, TagRecord.FromString(record).request_digest) == ("", b"")
     (record,) = _plan(_create("a", "r")).records
     assert (TagRecord.FromString(record).request_id, TagRecord.FromString(record).request_digest) == ("r", b"d")
+
+
+def _chunk(stream: Stream, number: int, tag: str = "a") -> MappingChunk:
+    return MappingChunk({tag: Delta(added=BitMap([number]))}, tag == "a", stream, number)
+
+
+def test_nothing_of_a_stream_is_applied_after_a_chunk_that_was_refused() -> None:
+    stream, other = Stream(), Stream()
+    plan = _plan(_chunk(stream, 1), _chunk(stream, 2, "unknown"), _chunk(stream, 3), _chunk(other, 3))
+    assert _outcomes(plan) == [1, "UNKNOWN_TAG", "UNAVAILABLE", 2]
+    base = Snapshot.empty().apply(1, TagRecord(put_tag=Tag(name="unknown")))
+    again = _plan(_chunk(stream, 1), _chunk(stream, 2, "unknown"), _chunk(stream, 3), base=base)
+    assert _outcomes(again) == [2, 3, 4], "tried anew, against a later snapshot, nothing is refused"
+
+
+def test_nothing_of_a_stream_is_applied_after_a_chunk_that_was_given_up() -> None:
+    stream = Stream()
+    first = _chunk(stream, 1)
+    assert _outcomes(_plan(first, _chunk(stream, 2))) == [1, 2]
+    first.refused()
+    assert _outcomes(_plan(_chunk(stream, 3))) == ["UNAVAILABLE"]

@@ -16,7 +16,8 @@ Syntax
   sent(N) delivered(N) pending(N)   the recipients of notification N with this outcome, as stored when it is evaluated
   ! binds tightest, then &, then + and - from the left. At most 1,000 operands, nested at most 64 deep, at most 64 KiB.
 
-A combination counts as one operand where it is named, wherever it leads.
+A combination counts as one operand where it is named, wherever it leads. The recipients of at most 100 notifications may be named,
+those in combinations included.
 """
 
 from collections import abc as _abc

@@ -842,7 +842,7 @@ class ApplyMappingRequest(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     CREATE_TAGS_FIELD_NUMBER: _builtins.int
     create_tags: _builtins.bool
-    """Create tags that don't exist, at most 500 with one chunk; otherwise they are refused (UNKNOWN_TAG)."""
+    """Create tags that don't exist; otherwise they are refused (UNKNOWN_TAG)."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
         """By tag."""
