@@ -45,6 +45,7 @@ class Listeners:
         self._connections: dict[int, WireConnection] = {}
         self._shown: dict[str, Shown] = {}
         self._acknowledgements: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
         self._changed = asyncio.Event()
 
     async def connect(self, url: str, tokens: dict[str, str]) -> int:
@@ -110,16 +111,23 @@ class Listeners:
 
     def _reader(self, index: int, caught_up: asyncio.Event) -> Callable[[bytes], None]:
         def on_frame(payload: bytes) -> None:
-            frame = ServerFrame.FromString(payload)
-            arm = frame.WhichOneof("body")
-            if arm == "notification":
-                name = frame.notification.notification_id
+            name = self._names.get(payload) or self._read(payload, caught_up)
+            if name:
                 self._note(name, index)
-                self._connections[index].send(self._acknowledgement(name))
-            elif arm == "caught_up":
-                caught_up.set()
+                self._connections[index].send(self._acknowledgements[name])
 
         return on_frame
+
+    def _read(self, payload: bytes, caught_up: asyncio.Event) -> str:
+        """The notification's id; empty when it is another frame. All clients are sent the same bytes, so they are read once."""
+        frame = ServerFrame.FromString(payload)
+        if frame.WhichOneof("body") == "caught_up":
+            caught_up.set()
+        name = frame.notification.notification_id
+        if name:
+            said = ClientFrame(acknowledge_notification=AcknowledgeNotification(notification_ids=[name]))
+            self._names[payload], self._acknowledgements[name] = name, client_frame(said.SerializeToString())
+        return name
 
     def _note(self, name: str, index: int) -> None:
         shown = self._shown.setdefault(name, Shown())
@@ -128,12 +136,6 @@ class Listeners:
         else:
             shown.times[index] = time.time()
             self._changed.set()
-
-    def _acknowledgement(self, name: str) -> bytes:
-        if name not in self._acknowledgements:
-            said = ClientFrame(acknowledge_notification=AcknowledgeNotification(notification_ids=[name]))
-            self._acknowledgements[name] = client_frame(said.SerializeToString())
-        return self._acknowledgements[name]
 
 
 async def serve() -> None:
