@@ -73,6 +73,7 @@ def load(name: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         status = app(arguments, prog_name="tidings", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, EOFError):
@@ -80,6 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # the last line of defence: whatever it is becomes one line
         status = _tell(_bare(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Refuse what isn't text: bytes that aren't UTF-8 come as lone surrogates."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise CommandError(f"{word!r} is not text in UTF-8", "type it again, or look at the terminal's locale", status=USAGE)
 
 
 def _bare(error: Exception) -> Exception:

@@ -15,7 +15,7 @@ import typer
 
 from cli.failure import CommandError
 from cli.place import Place
-from tidings_client.business import Business, TlsFiles
+from tidings_client.business import Business, BusinessError, TlsFiles
 
 TAGS_PORT, SCHEDULER_PORT = 9091, 9092
 _TLS = ("TIDINGS_TLS_CA", "TIDINGS_TLS_CERTIFICATE", "TIDINGS_TLS_KEY")
@@ -54,7 +54,13 @@ class Door:
             async with self.connect() as business:
                 return await work(business)
 
-        return asyncio.run(run())
+        try:
+            return asyncio.run(run())
+        except BusinessError as error:
+            if error.reason == "UNAVAILABLE" and "failed to connect" in error.message:
+                where = error.message.partition("/")[0]
+                raise CommandError(f"nothing answers at {where}", "start a mesh with `tidings up`, or say where it is") from error
+            raise
 
     def connect(self) -> Business:
         """Open it; nothing is dialled before the first call.

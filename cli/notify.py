@@ -4,6 +4,7 @@
 expression.
 """
 
+import difflib
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from cli import notify_watch
 from cli.business import ApiKey, Door, Scheduler
-from cli.failure import CommandError
+from cli.failure import USAGE, CommandError
 from cli.notify_lines import over, progress_line, report_json, report_lines, summary, to_json
 from cli.options import DEFAULT_DATA, Data, Json, note, say, say_json
 from cli.times import local, moment
@@ -23,6 +24,7 @@ from tidings.scheduler.v1 import scheduler_pb2 as pb
 from tidings_client.business import Business, new_request_id
 
 PAGE = 1_000
+MOST_RATE = 2**32 - 1  # what can be said at all; the scheduler says what makes sense
 
 
 class _SendByDefault(TyperGroup):
@@ -30,6 +32,9 @@ class _SendByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            near = difflib.get_close_matches(args[0], self.commands, 1)
+            if near and not any(word.startswith("--text") for word in args):
+                raise CommandError(f"no command {args[0]!r}", f"did you mean `tidings notify {near[0]}`?", status=USAGE)
             args = ["send", *args]
         return super().parse_args(ctx, args)
 
@@ -56,8 +61,8 @@ class OutcomeName(StrEnum):
 
 
 Id = Annotated[str, typer.Argument(help="The notification's id.", metavar="NOTIFICATION")]
-Time = Annotated[str, typer.Option("--at", help="When: +10m, or a time; now when left out.", metavar="TIME")]
-Expires = Annotated[str, typer.Option("--expires", help="Nobody is sent it from then on: +2d, or a time.", metavar="TIME")]
+Time = Annotated[str | None, typer.Option("--at", help="When: +10m, or a time; now when left out.", metavar="TIME")]
+Expires = Annotated[str | None, typer.Option("--expires", help="Nobody is sent it from then on: +2d, or a time.", metavar="TIME")]
 Users = Annotated[list[str], typer.Option("--user", help="This user too; several times.", metavar="USER")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show how it goes until it is over; Ctrl-C stops looking, not sending.")]
 Priority = Annotated[int, typer.Option("--priority", help="0 to 9; the highest goes first.", min=0, max=9)]
@@ -68,14 +73,20 @@ def send(
     expression: Annotated[str, typer.Argument(help="Whom, as in `tidings tag count`.", metavar="EXPRESSION")] = "",
     text: Annotated[str, typer.Option("--text", help="What it says; - reads it from standard input.", metavar="TEXT")] = "",
     kind: Annotated[str, typer.Option("--type", help="What kind of message it is to the application.", metavar="TYPE")] = "",
-    at: Time = "",
-    expires: Expires = "",
+    at: Time = None,
+    expires: Expires = None,
     priority: Priority = 0,
-    rate: Annotated[int | None, typer.Option("--rate", help="Recipients a second at most.", metavar="NUMBER")] = None,
+    rate: Annotated[
+        int | None, typer.Option("--rate", help="Recipients a second at most.", min=0, max=MOST_RATE, metavar="NUMBER")
+    ] = None,
     users: Users = [],  # noqa: B006  (read only)
     excluded: Annotated[str, typer.Option("--except", help="An expression of whom to leave out.", metavar="EXPRESSION")] = "",
-    cron: Annotated[str, typer.Option("--cron", help="Again and again: minute hour day month weekday.", metavar="CRON")] = "",
-    zone: Annotated[str, typer.Option("--zone", help="Time zone of --cron, such as Europe/Zurich; else UTC.", metavar="ZONE")] = "",
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="Again and again: minute hour day month weekday.", metavar="CRON")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option("--zone", help="Time zone of --cron, such as Europe/Zurich; else UTC.", metavar="ZONE")
+    ] = None,
     early: Annotated[bool, typer.Option("--expand-now", help="Settle the audience now, not when it is sent.")] = False,
     watch: Watch = False,
     request_id: Annotated[
@@ -92,11 +103,11 @@ def send(
         type=kind,
         content=Content(text=Text(text=_text(text))),
         priority=priority,
-        send_time=moment(at, "--at") if at else None,
-        expire_time=moment(expires, "--expires") if expires else None,
+        send_time=None if at is None else moment(at, "--at"),
+        expire_time=None if expires is None else moment(expires, "--expires"),
         rate_per_second=rate,
         expand_at=common.EXPAND_AT_UPLOAD if early else common.EXPAND_AT_UNSPECIFIED,
-        recurrence=common.Recurrence(cron=cron, time_zone=zone) if cron else None,
+        recurrence=_recurrence(cron, zone),
     )
     request = pb.UploadNotificationRequest(request_id=request_id or new_request_id(), spec=spec)
 
@@ -107,6 +118,12 @@ def send(
             await notify_watch.watch(business, answer.notification.notification_id, as_json=as_json)
 
     Door(data, scheduler=scheduler, api_key=api_key).run(work)
+
+
+def _recurrence(cron: str | None, zone: str | None) -> common.Recurrence | None:
+    if cron is None and zone is not None:
+        raise CommandError("--zone says in which time zone --cron is read, and there is no --cron", "give --cron too")
+    return None if cron is None else common.Recurrence(cron=cron, time_zone=zone or "")
 
 
 def _text(word: str) -> str:
@@ -135,10 +152,17 @@ def list_notifications(
     api_key: ApiKey = None,
 ) -> None:
     """List notifications, the newest first."""
-    request = pb.ListNotificationsRequest(states=[_state(name) for name in states], page_size=limit)
+    wanted = [_state(name) for name in states]
 
     async def work(business: Business) -> list[pb.Notification]:
-        return list((await business.notifications.ListNotifications(request)).notifications)
+        found: list[pb.Notification] = []
+        token = ""
+        while True:
+            request = pb.ListNotificationsRequest(states=wanted, page_size=limit - len(found), page_token=token)
+            page = await business.notifications.ListNotifications(request)
+            found += page.notifications
+            if not (token := page.next_page_token) or len(found) >= limit:
+                return found
 
     for one in Door(data, scheduler=scheduler, api_key=api_key).run(work):
         if as_json:
@@ -268,8 +292,8 @@ def reprioritize(
 @app.command(epilog="Example: [bold]tidings notify reschedule nabc… --at 2030-12-31T18:00[/bold]")
 def reschedule(
     notification: Id,
-    at: Time = "",
-    expires: Expires = "",
+    at: Time = None,
+    expires: Expires = None,
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
     scheduler: Scheduler = None,
@@ -281,8 +305,8 @@ def reschedule(
         request = pb.RescheduleNotificationRequest(
             request_id=new_request_id(),
             notification_id=notification,
-            send_time=moment(at, "--at") if at else None,
-            expire_time=moment(expires, "--expires") if expires else None,
+            send_time=None if at is None else moment(at, "--at"),
+            expire_time=None if expires is None else moment(expires, "--expires"),
         )
         return (await business.notifications.RescheduleNotification(request)).notification
 

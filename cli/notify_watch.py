@@ -37,17 +37,20 @@ async def watch(business: Business, notification_id: str, *, as_json: bool) -> N
 
 async def reports(business: Business, notification_id: str) -> AsyncIterator[NotificationReport]:
     """Reports as they change, also across a scheduler's restart, until it is over."""
-    request = WatchNotificationRequest(notification_id=notification_id)
+    request, told = WatchNotificationRequest(notification_id=notification_id), False
     while True:
         try:
             async for response in business.notifications.WatchNotification(request):
+                told = False
                 yield response.report
                 if over(response.report):
                     return
         except BusinessError as error:
             if error.retry_after is None:
                 raise
-            note(f"the scheduler is away ({error.reason}), asking again")
+            if not told:  # once is enough until it is back
+                note(f"the scheduler is away ({error.reason}), asking again")
+            told = True
             await asyncio.sleep(error.retry_after)
 
 

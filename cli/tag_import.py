@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.failure import CommandError
+from mesh import naming
+from tagset import names
 from tidings.tag.v1.tag_pb2 import ApplyMappingRequest, TagChange
 from tidings_client.business import Business
 
 CHUNK = 50_000  # memberships in one request: half of what is allowed
+CHUNK_BYTES = 2 * 1024 * 1024  # of user ids in it: likewise
+CHUNK_TAGS = 1_000  # different ones in it: as many as are allowed
 _USER_COLUMNS = ("user_id", "user")
 _YES = {"1", "yes", "true", "x", "y"}
 _NO = {"", "0", "no", "false", "n"}
@@ -49,8 +53,11 @@ def rows(path: Path) -> Iterator[Row]:
 def _reader(path: Path, header: list[str]) -> Callable[[list[str], int], Row]:
     lower = [name.lower() for name in header]
     user = next((lower.index(name) for name in _USER_COLUMNS if name in lower), None)
+    hint = "name the columns in the first row: user_id,tag for example"
     if user is None:
-        raise CommandError(f"{path}: no column is named user_id", "name the columns in the first row: user_id,tag for example")
+        raise CommandError(f"{path}: no column is named user_id", hint)
+    if len(set(lower)) < len(lower) or "" in lower:
+        raise CommandError(f"{path}: two columns have the same name, or one has none", hint)
     if "tag" in lower or "tags" in lower:
         pick = _from_list(lower.index("tag" if "tag" in lower else "tags"), several="tags" in lower)
     else:
@@ -59,9 +66,19 @@ def _reader(path: Path, header: list[str]) -> Callable[[list[str], int], Row]:
     def read(row: list[str], line: int) -> Row:
         if len(row) != len(header):
             raise CommandError(f"{path}, line {line}: {len(row)} columns, the first row has {len(header)}", "mend that line")
-        return row[user].strip(), pick(row, line)
+        found = row[user].strip(), pick(row, line)
+        _check(path, line, *found)
+        return found
 
     return read
+
+
+def _check(path: Path, line: int, user: str, tags: list[str]) -> None:
+    if not naming.USER_ID.fullmatch(user):
+        raise CommandError(f"{path}, line {line}: {user!r} is not a user id", "one is 1-128 characters of A-Z a-z 0-9 . _ @ + -")
+    for tag in tags:
+        if fault := names.fault(tag):
+            raise CommandError(f"{path}, line {line}: {tag!r} can't be a tag", fault[1])
 
 
 def _from_list(column: int, *, several: bool) -> Callable[[list[str], int], list[str]]:
@@ -86,37 +103,59 @@ def _from_flags(path: Path, columns: list[tuple[int, str]]) -> Callable[[list[st
     return pick
 
 
-def chunks(source: Iterator[Row], remove: bool = False) -> Iterator[tuple[int, int, ApplyMappingRequest]]:
-    """(rows, memberships, request) with at most CHUNK memberships each, unless one row alone has more."""
-    users: dict[str, list[str]] = {}
-    count = memberships = 0
-    for user, tags in source:
-        if memberships and memberships + len(tags) > CHUNK:
-            yield count, memberships, _request(users, remove)
-            users, count, memberships = {}, 0, 0
+class _Chunk:
+    """Rows that go together in one request."""
+
+    def __init__(self) -> None:
+        self.rows = self.memberships = self._bytes = 0
+        self.users: dict[str, list[str]] = {}
+
+    def has_room(self, user: str, tags: list[str]) -> bool:
+        """Whether a row fits; into an empty one any does."""
+        memberships, size = self.memberships + len(tags), self._bytes + len(user) * len(tags)
+        different = len(self.users) + len(set(tags) - self.users.keys())
+        return not self.rows or (memberships <= CHUNK and size <= CHUNK_BYTES and different <= CHUNK_TAGS)
+
+    def add(self, user: str, tags: list[str]) -> None:
+        """Put a row in."""
         for tag in tags:
-            users.setdefault(tag, []).append(user)
-        count, memberships = count + 1, memberships + len(tags)
-    if count:
-        yield count, memberships, _request(users, remove)
+            self.users.setdefault(tag, []).append(user)
+        self.rows += 1
+        self.memberships += len(tags)
+        self._bytes += len(user) * len(tags)
+
+    def request(self, *, remove: bool) -> ApplyMappingRequest:
+        """As the service takes it."""
+        if remove:
+            return ApplyMappingRequest(tags=[TagChange(tag=tag, remove_user_ids=ids) for tag, ids in self.users.items()])
+        changes = [TagChange(tag=tag, add_user_ids=ids) for tag, ids in self.users.items()]
+        return ApplyMappingRequest(tags=changes, create_tags=True)
 
 
-def _request(users: dict[str, list[str]], remove: bool) -> ApplyMappingRequest:
-    if remove:
-        return ApplyMappingRequest(tags=[TagChange(tag=tag, remove_user_ids=ids) for tag, ids in users.items()])
-    return ApplyMappingRequest(tags=[TagChange(tag=tag, add_user_ids=ids) for tag, ids in users.items()], create_tags=True)
+def chunks(source: Iterator[Row], *, remove: bool = False) -> Iterator[tuple[int, int, ApplyMappingRequest]]:
+    """(rows, memberships, request), each as large as the service takes at most, unless one row alone is larger."""
+    chunk = _Chunk()
+    for user, tags in source:
+        if not chunk.has_room(user, tags):
+            yield chunk.rows, chunk.memberships, chunk.request(remove=remove)
+            chunk = _Chunk()
+        chunk.add(user, tags)
+    if chunk.memberships:
+        yield chunk.rows, chunk.memberships, chunk.request(remove=remove)
 
 
 async def send(business: Business, path: Path, progress: Callable[[int], None], *, remove: bool = False) -> Imported:
-    """Import a file.
+    """Import a file. It is read through first: what is wrong with it is found before anything of it is sent.
 
     Args:
         progress: told the memberships that have become durable so far.
     """
+    if not sum(len(tags) for _, tags in rows(path)):
+        raise CommandError(f"{path} gives nobody a tag", "below its first row, put a line for each user, with their tags")
     sent: list[tuple[int, int]] = []
 
     async def requests() -> AsyncIterator[ApplyMappingRequest]:
-        for count, memberships, request in chunks(rows(path), remove):
+        for count, memberships, request in chunks(rows(path), remove=remove):
             sent.append((count, memberships))
             yield request
 

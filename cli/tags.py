@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from cli import tag_import
 from cli.business import ApiKey, Door, Tags
 from cli.failure import CommandError
+from cli.lines import plain
 from cli.options import DEFAULT_DATA, Data, Json, note, say, say_json
 from tidings.tag.v1 import audience_pb2, tag_pb2
 from tidings_client.business import Business, new_request_id
@@ -32,7 +33,7 @@ Expression = Annotated[
 Description = Annotated[str, typer.Option("--description", help="What it is, for people.", metavar="TEXT")]
 Attributes = Annotated[list[str], typer.Option("--attribute", help="Your own key=value; several times.", metavar="KEY=VALUE")]
 Force = Annotated[bool, typer.Option("--force", help="Whatever still names it.")]
-At = Annotated[int, typer.Option("--version", help="In this snapshot; 0 is the newest.", min=0, metavar="VERSION")]
+At = Annotated[int, typer.Option("--version", help="In this snapshot; 0 is the newest.", min=0, max=2**63, metavar="VERSION")]
 User = Annotated[str, typer.Argument(help="The user.", metavar="USER")]
 TagNames = Annotated[list[str], typer.Argument(help="Which tags.", metavar="TAG…")]
 
@@ -96,8 +97,12 @@ def _listed(line: dict[str, Any]) -> str:
     if "alias" in line:
         return f"@{line['alias']} = {line['target']}"
     if "combination" in line:
-        return f"{line['combination']} = {line['expression']}" + (f"  ({line['description']})" if line["description"] else "")
-    return f"{line['tag']}  {line['member_count']:,}" + (f"  ({line['description']})" if line["description"] else "")
+        return plain(f"{line['combination']} = {line['expression']}{_described(line)}")
+    return plain(f"{line['tag']}  {line['member_count']:,}{_described(line)}")
+
+
+def _described(line: dict[str, Any]) -> str:
+    return f"  ({line['description']})" if line["description"] else ""
 
 
 @app.command(epilog="Example: [bold]tidings tag delete vip[/bold]")

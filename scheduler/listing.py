@@ -34,10 +34,11 @@ class Listing:
         Raises:
             TidingsError: INVALID_FIELD.
         """
-        for state in request.states:
+        states = set(request.states)  # a caller may name a million, of which all but a few are repetitions
+        for state in states:
             checks.enumerated("states", state, NotificationState)
         question = store.ListNotificationsRequest(
-            states=request.states,
+            states=sorted(states),
             type=checks.type_name("type", request.type),
             series_id=checks.notification_id(request.series_id, "series_id") if request.series_id else "",
             page_size=checks.page_size(request.page_size, _USUAL, _MOST),

@@ -67,15 +67,21 @@ class Uploads:
 
     async def _request(self, key: RequestKey, spec: NotificationSpec) -> CreateNotificationRequest:
         names = await self._audiences.names(spec.audience, _FIELD)
+        if spec.audience.recipient_ids or spec.audience.excluded_ids:  # of whom some may come into being: not for nothing
+            self._check_somebody(spec, (await self._audiences.estimate(spec.audience, _FIELD)).count)
         resolved = await self._audiences.resolve(spec)
         members, version = await self._audiences.expand(spec.audience, resolved, _FIELD)
-        if not members and not spec.allow_empty_audience:
-            raise errors.empty_audience()
+        self._check_somebody(spec, len(members))
         request = _request(key, spec, names, resolved)
         request.estimated_audience = len(members)
         if spec.expand_at == EXPAND_AT_UPLOAD:
             request.expansion.CopyFrom(_expansion(members, version))
         return request
+
+    @staticmethod
+    def _check_somebody(spec: NotificationSpec, count: int) -> None:
+        if not count and not spec.allow_empty_audience:
+            raise errors.empty_audience()
 
 
 def _request(key: RequestKey, spec: NotificationSpec, names: list[str], resolved: Resolved) -> CreateNotificationRequest:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pyroaring import BitMap
 from sqlalchemy import Connection
@@ -17,7 +16,7 @@ from store.recipient_blocks import parts_of, union
 from store.sql import Statement
 
 _READ_BYTES = 12 * 1024 * 1024  # of uploads in one answer by id, with room for all else below the limit of gRPC
-_PAGE_BYTES = 8 * 1024 * 1024  # of uploads in one page
+_PAGE_BYTES = 1024 * 1024  # of uploads in one page; one alone may have 2.6 MB, so the page stays below gRPC's usual 4 MiB
 _REFERENCES = 100
 _CHUNK_BITMAPS = 24  # of 32 KiB at most: a chunk stays below 1 MiB
 _PAGE = f"""
@@ -27,7 +26,8 @@ _PAGE = f"""
     ORDER BY notification_id DESC LIMIT :page_size
 """  # noqa: S608
 _NEWEST = Statement(_PAGE.format(place=""))
-_NEWEST_IN_STATE = Statement(_PAGE.format(place="state = :state AND"))
+_NEWEST_OVER = Statement(_PAGE.format(place="state > 4 AND state = :state AND"))
+_NEWEST_NOT_OVER = Statement(_PAGE.format(place="state <= 4 AND state = :state AND"))
 _NEWEST_IN_SERIES = Statement(
     _PAGE.format(place="series_id <> '' AND series_id = :series_id AND state IN (SELECT state FROM {states}) AND"),
     states="state integer",
@@ -99,8 +99,10 @@ def _newest(connection: Connection, narrow: Filter, before_id: str, most: int) -
         states = [(int(state),) for state in narrow.states or State]
         rows = _NEWEST_IN_SERIES(connection, series_id=narrow.series_id, states=states, **bounds, **page).all()
     elif narrow.states:
-        in_state = partial(_NEWEST_IN_STATE, connection, **bounds, **page)
-        rows = [row for state in sorted(narrow.states) for row in in_state(state=int(state))]
+        rows = []
+        for state in sorted(narrow.states):
+            newest = _NEWEST_OVER if state.over else _NEWEST_NOT_OVER
+            rows += newest(connection, state=int(state), **bounds, **page).all()
     else:
         rows = _NEWEST(connection, **bounds, **page).all()
     return sorted(map(from_row, rows), key=lambda one: one.notification_id, reverse=True)[:most]

@@ -62,6 +62,10 @@ def test_faults_are_one_line(mesh: MeshUnderTest) -> None:
         (("notify", "*", "--text", "x", "--at", "2001-01-01T00:00Z"), "send_time"),
         (("notify", "*", "--text", "x", "--at", "+2h", "--expires", "+1h"), "expire_time"),
         (("notify", "*"), "--text"),
+        (("notify", "*", "--text", "x", "--at", ""), "--at '' is no time"),
+        (("notify", "*", "--text", "x", "--zone", "Europe/Zurich"), "--cron"),
+        (("notify", "*", "--text", "x", "--rate", "-1"), "--rate"),
+        (("notify", "lsit"), "tidings notify list"),
         (("notify", "report", "n" + "a" * 26), "no notification"),
         (("notify", "list", "--state", "gone"), "no state 'gone'"),
     ):

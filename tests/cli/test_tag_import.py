@@ -6,7 +6,7 @@ import pytest
 
 from cli import tag_import
 from cli.failure import CommandError
-from cli.tag_import import CHUNK, chunks, rows
+from cli.tag_import import CHUNK, CHUNK_TAGS, chunks, rows
 
 
 def written(folder: Path, text: str) -> Path:
@@ -39,6 +39,11 @@ def test_the_same_people_in_every_form(tmp_path: Path, text: str) -> None:
         ("user_id,tag\nann\n", "line 2: 1 columns, the first row has 2"),
         ("user_id,tag\nann,vip\nbob,vip,beta\n", "line 3: 3 columns"),
         ("user_id,vip\nann,perhaps\n", "line 2, column 'vip': 'perhaps' is neither yes nor no"),
+        ("user_id,tag\nann,vip\na b,vip\n", "line 3: 'a b' is not a user id"),
+        ("user_id,tag\n,vip\n", "line 2: '' is not a user id"),
+        ('user_id,tags\nann,"say ""hi"""\n', "line 2: 'say \"hi\"' can't be a tag"),
+        ("user_id,tag,user_id\nann,vip,bob\n", "two columns have the same name"),
+        ("user_id,,vip\nann,1,1\n", "one has none"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
@@ -64,6 +69,15 @@ def test_chunks_hold_no_more_than_the_service_takes() -> None:
     for _, memberships, request in found:
         assert memberships == sum(len(change.add_user_ids) for change in request.tags) <= CHUNK
         assert request.create_tags
+
+
+def test_chunks_keep_below_every_bound_of_the_service() -> None:
+    people = [(f"user{number:0>110}", [f"tag{number % 3_000}"]) for number in range(30_000)]
+    found = list(chunks(iter(people)))
+    assert sum(memberships for _, memberships, _ in found) == 30_000
+    for _, _, request in found:
+        assert request.ByteSize() < 4 * 1024 * 1024
+        assert len(request.tags) <= CHUNK_TAGS
 
 
 def test_taking_away_creates_nothing() -> None:

@@ -57,4 +57,10 @@ def test_faults_are_one_line_with_their_place(mesh: MeshUnderTest) -> None:
 def test_a_service_that_is_not_there(mesh: MeshUnderTest) -> None:
     done = mesh.run("tag", "list", "--tags", "127.0.0.1:1", ok=False)
     assert done.returncode == 1
-    assert "127.0.0.1:1" in done.stderr
+    assert done.stderr == "nothing answers at 127.0.0.1:1: start a mesh with `tidings up`, or say where it is\n"
+
+
+def test_what_is_not_text_is_refused(mesh: MeshUnderTest) -> None:
+    done = mesh.run("tag", "count", "vip\udcff", ok=False)
+    assert done.returncode == 2
+    assert "UTF-8" in done.stderr
