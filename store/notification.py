@@ -66,6 +66,11 @@ class Notification:
         """Whether it uses what it names: while it isn't over, and till the next occurrence has taken its names from it."""
         return not self.state.over or self.awaits_next
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody may still get it, or it isn't known who might."""
+        return not self.settled or self.counts.delivered + self.counts.failed < self.counts.expansion
+
     def claimed(self, claimer_id: str, until: int) -> "Notification":
         """Given to an owner under a new fence. What is paused goes only when it has expired, and only to make the next one."""
         if self.state is State.PAUSED:

@@ -17,6 +17,7 @@ from store.recipient_blocks import Blocks, Counts, RecipientBlock, touched
 
 # Blocks that one transaction may touch, unless a single notification touches more: about 30 ms of SQLite's event loop.
 MAX_BLOCKS = 64
+_CLOCKS_APART = 1_000_000  # microseconds an owner's clock may be ahead of ours
 _SENDING = (Part.EXPANSION, Part.SENT)
 _FAILING = (Part.EXPANSION, Part.DELIVERED, Part.FAILED)
 _DELIVERING = (Part.SENT, Part.DELIVERED, Part.FAILED)
@@ -170,9 +171,13 @@ def _progressed(one: Notification, step: Step, books: Books, now: int) -> Notifi
 
 
 def _finished(one: Notification, step: Step, now: int) -> Notification:
+    """Ended, where its owner says so. That its time is up must hold by our clock too: an owner's that is fast ends nothing."""
     if step.finish is None or one.state.over:
         return one
-    return one.failed(step.reason, now) if step.finish is State.FAILED else one.expired(now)
+    if step.finish is State.FAILED:
+        return one.failed(step.reason, now)
+    early = now < one.expire_at - _CLOCKS_APART
+    return one if early and one.awaited else one.expired(now)
 
 
 def _sum(gained: Iterable[Counts]) -> Counts:

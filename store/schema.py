@@ -191,8 +191,15 @@ notifications = Table(
         postgresql_where=text("state > 4 AND recipients_kept = 1"),
         sqlite_where=text("state > 4 AND recipients_kept = 1"),
     ),
-    # Listings, by what they are narrowed to; the ids themselves are in the order of uploads.
-    Index("ix_notifications_state", "state", "notification_id"),
+    # Listings, by what they are narrowed to; the ids themselves are in the order of uploads. What isn't over has no index by state
+    # alone: SQLite would take it for claims.
+    Index(
+        "ix_notifications_over",
+        "state",
+        "notification_id",
+        postgresql_where=text("state > 4"),
+        sqlite_where=text("state > 4"),
+    ),
     Index(
         "ix_notifications_series",
         "series_id",

@@ -1,6 +1,7 @@
 """The store's notifications as schedulers, routers and tests see them: a stub, short words, and a clock that a test sets."""
 
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class NotificationClient:
         self.clock = clock
         self.database = database
         self._numbers = itertools.count(1)
+        self._name = secrets.token_hex(4)  # there may be other clients
 
     def upload(
         self,
@@ -77,7 +79,7 @@ class NotificationClient:
         spec.send_time.CopyFrom(timestamp(self.clock.now + round(send_in * SECOND)))
         spec.expire_time.CopyFrom(timestamp(self.clock.now + round(expire_in * SECOND)))
         request = pb.CreateNotificationRequest(
-            request_id=request_id or f"upload-{number}",
+            request_id=request_id or f"upload-{self._name}-{number}",
             request_digest=b"%016d" % number,
             notification_id=naming.new_notification_id(),
             names=names,
@@ -165,9 +167,9 @@ class NotificationClient:
 
     def control_request(self, notification_id: str, request_id: str = "", **action: Any) -> pb.ControlNotificationRequest:
         """The request of `control`."""
-        name = request_id or f"control-{next(self._numbers)}"
+        name = request_id or f"control-{self._name}-{next(self._numbers)}"
         return pb.ControlNotificationRequest(
-            request_id=name, request_digest=f"{name:>16}".encode(), notification_id=notification_id, **action
+            request_id=name, request_digest=f"{name:>16}".encode()[-64:], notification_id=notification_id, **action
         )
 
     async def recipients(self, notification_id: str, *outcomes: common.Outcome.ValueType) -> list[set[int]]:

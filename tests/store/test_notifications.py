@@ -6,10 +6,16 @@ from typing import Any
 import grpc
 import pytest
 
+from mesh import rpc
+from mesh.registry import MemoryRegistry
+from mesh.telemetry import Telemetry
+from store.serve import serve
+from store.settings import StoreSettings
 from tests.store.client import reason
 from tests.store.notifications import START, Clock, NotificationClient, bits, notification_store, parts, step
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as pb
+from tidings.store.v1.notification_pb2_grpc import NotificationStoreServiceStub
 
 FAR = 10_000_000  # an ordinal many blocks away from 1
 
@@ -233,6 +239,7 @@ async def test_an_owner_ends_its_own_or_is_ended(store: NotificationClient) -> N
 
 
 async def test_nobody_is_sent_it_after_its_expiry(store: NotificationClient) -> None:
+    """By the store's clock, whatever its owner's says: G9."""
     name, fence = await store.running([1, 2], expire_in=5)
     store.clock.advance(5)
     result = await store.step(name, fence, sent=[1])
@@ -269,3 +276,15 @@ async def test_one_that_is_refused_does_not_hinder_others(store: NotificationCli
     reports = (await store.stub.RecordDelivered(pb.RecordDeliveredRequest(delivered=delivered))).reports
     assert [report.notification_id for report in reports] == ["", other, one]
     assert [report.delivered for report in reports] == [0, 1, 0]
+
+
+async def test_a_store_serves_it(database_url: str) -> None:
+    telemetry = Telemetry("store-test")
+    options: dict[str, Any] = {"database": database_url, "port": 0, "drain_seconds": 1, "reflection": False}
+    async with (
+        serve(StoreSettings(**options), MemoryRegistry(), telemetry) as instance,
+        rpc.channel(instance.grpc_address, telemetry) as channel,
+    ):
+        stub = NotificationStoreServiceStub(channel)
+        assert not (await stub.ListNotifications(pb.ListNotificationsRequest(page_size=1))).notifications
+    telemetry.close()

@@ -77,12 +77,12 @@ def _create_notification_indexes() -> None:
     _create_index("running", ["lease_until"], "state IN (2, 3)")
     _create_index("expiring", ["state", "expire_at"], "state <= 4")
     _create_index("kept", ["status_report", "finished_at"], "state > 4 AND recipients_kept = 1")
-    _create_index("state", ["state", "notification_id"])
+    _create_index("over", ["state", "notification_id"], "state > 4")
     _create_index("series", ["series_id", "notification_id"], "series_id <> ''")
 
 
-def _create_index(name: str, columns: list[str], where: str = "") -> None:
-    condition = sa.text(where) if where else None
+def _create_index(name: str, columns: list[str], where: str) -> None:
+    condition = sa.text(where)
     op.create_index(f"ix_notifications_{name}", "notifications", columns, postgresql_where=condition, sqlite_where=condition)
 
 
