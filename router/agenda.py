@@ -1,7 +1,8 @@
 """Which runs of notifications are to be looked at when, and which of them go first: the core of sending.
 
 What is due goes in order of priority, the highest first, then the earliest. While a run could send more at once than one call
-takes, lower ones wait; so do those just started, for a moment, while a higher one started with them is still being prepared.
+takes, lower ones wait; so do those just started, for a moment, while a higher one started with them is still being prepared. No
+run's lease waits for another's turn: before it ends it is renewed ahead of all that is sent.
 
 Rules: a run with a call under way is in no other. Time is passed in: monotonic seconds.
 """
@@ -11,16 +12,19 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+import structlog
 from pyroaring import BitMap
 
 from router.notification_run import STEP, NotificationRun, Phase, Plan
 
 CALL_RUNS = 500  # runs in one call: half the store's bound, and some milliseconds to gather
 RENEWED_AFTER = 0.3  # share of a lease after which it is renewed
+_URGENT_AFTER = 0.6  # share of a lease after which it is renewed before anybody is sent anything
+_URGENT_RUNS = CALL_RUNS // 2  # such renewals in one call: the rest is for those that send
 _LOOK_SECONDS = 30.0  # each run is looked at this often at least, so that what is put here stays here no longer
 _TOGETHER_SECONDS = 0.3  # how long what was started lately waits for what is higher and was started lately too
 _AGAIN_SECONDS = 0.001  # a run that says now, but then had nothing to say, is asked again after this
-
+_log = structlog.get_logger(__name__)
 
 R = TypeVar("R", float, tuple[int, float, str])
 
@@ -47,6 +51,7 @@ class Agenda:
         self._places: dict[NotificationRun, int] = {}  # a heap's entry counts while its number is here
         self._preparing: set[NotificationRun] = set()
         self._under_way: set[NotificationRun] = set()
+        self._urgent: dict[NotificationRun, None] = {}  # in the order in which they were found
         self._held: set[NotificationRun] = set()
 
     def __contains__(self, run: NotificationRun) -> bool:
@@ -78,13 +83,17 @@ class Agenda:
         self._places.pop(run, None)
         self._preparing.discard(run)
         self._under_way.discard(run)
+        self._urgent.pop(run, None)
         self._release(now)
 
     def renew(self, runs: Iterator[NotificationRun], now: float) -> None:
         """Look at all whose lease is to be renewed."""
         for run in runs:
-            if run not in self._under_way and self._lapses(run, now):
-                self.later(run, now)
+            if run in self._under_way or not self._lapses(run, now):
+                continue
+            self.later(run, now)
+            if self._lapses(run, now, _URGENT_AFTER):
+                self._urgent[run] = None
 
     @property
     def next(self) -> float | None:
@@ -95,28 +104,40 @@ class Agenda:
             return 0.0
         return self._heap[0][0] if self._heap else None
 
-    def batch(self, online: BitMap, now: float, hear: Callable[[NotificationRun], object]) -> list[Entry]:
+    def batch(
+        self,
+        online: BitMap,
+        now: float,
+        hear: Callable[[NotificationRun], object],
+        give_up: Callable[[NotificationRun], object],
+    ) -> list[Entry]:
         """What to write in one call now; its runs are under way until `written`.
 
         Args:
             hear: tells a run who came online, before it is asked.
+            give_up: told of a run that fails here; it is to be dropped.
         """
         self._collect(now)
         floor, awaited = self._floor(now), self._awaited()
-        entries: list[Entry] = []
+        entries = self._urgent_renewals(now)
         room = STEP
         while len(entries) < CALL_RUNS and room > 0 and (run := self._pop()) is not None:
-            hear(run)
-            held = run.priority < floor or (run.priority < awaited and now - run.started < _TOGETHER_SECONDS)
-            plan = run.plan(online, now, 0 if held else room)
+            try:
+                hear(run)
+                held = run.priority < floor or (run.priority < awaited and now - run.started < _TOGETHER_SECONDS)
+                plan = run.plan(online, now, 0 if held else room)
+                hungry = run.hungry(now)
+                if not plan and not self._lapses(run, now):
+                    self._again(run, now)
+            except Exception:
+                _log.exception("notification given up", notification=run.notification_id)
+                give_up(run)
+                continue
             room -= len(plan.sent)
-            if run.hungry(now):
+            if hungry:
                 floor = max(floor, run.priority)
             if plan or self._lapses(run, now):
-                entries.append(Entry(run, plan))
-                self._under_way.add(run)
-            else:
-                self._again(run, now)
+                entries.append(self._take(run, plan))
         return entries
 
     def written(self, run: NotificationRun, now: float) -> None:
@@ -131,6 +152,21 @@ class Agenda:
         self._under_way.discard(run)
         if run.phase is not Phase.OVER:
             self.later(run, now + delay)
+
+    def _urgent_renewals(self, now: float) -> list[Entry]:
+        """Those whose lease is about to end, renewed and nothing else."""
+        entries: list[Entry] = []
+        while self._urgent and len(entries) < _URGENT_RUNS:
+            run = next(iter(self._urgent))
+            del self._urgent[run]
+            if run not in self._under_way and run.phase is not Phase.OVER and self._lapses(run, now, _URGENT_AFTER):
+                self._places.pop(run, None)
+                entries.append(self._take(run, Plan()))
+        return entries
+
+    def _take(self, run: NotificationRun, plan: Plan) -> Entry:
+        self._under_way.add(run)
+        return Entry(run, plan)
 
     def _collect(self, now: float) -> None:
         """Move what is due to where it goes by rank."""
@@ -171,8 +207,8 @@ class Agenda:
             if run in self._places:
                 self.later(run, now)
 
-    def _lapses(self, run: NotificationRun, now: float) -> bool:
-        return run.lease_until - now <= self._lease * (1 - RENEWED_AFTER)
+    def _lapses(self, run: NotificationRun, now: float, after: float = RENEWED_AFTER) -> bool:
+        return run.lease_until - now <= self._lease * (1 - after)
 
 
 def _clear(heap: list[tuple[R, int, NotificationRun]], places: dict[NotificationRun, int]) -> None:

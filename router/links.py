@@ -83,7 +83,11 @@ class Links:
         self._presence.went(self._roster.gone(link))
 
     async def on_batch(self, link: EdgeLink, sequence: int, batch: EdgeBatch) -> None:
-        """Act on what an edge sent: in the order of the batch's fields."""
+        """Act on what an edge sent: the roster's changes, what the store is to be told, and then, in order, what was asked.
+
+        What is told has been taken before the edge hears that, for it keeps no copy afterwards. Only receipts for which there is
+        no room yet are taken later when sessions opened, which wait for that word.
+        """
         if link.gone:
             return  # the edge has a newer link, on which it says all this again
         if batch.opened_user_ordinals:
@@ -91,15 +95,18 @@ class Links:
             self._runs.came(BitMap(batch.opened_user_ordinals))
         if batch.closed_user_ordinals:
             self._presence.went(self._roster.closed(link, batch.closed_user_ordinals))
+        if batch.notification_acknowledgements:
+            self._acknowledgements.accept(link.edge_id, batch.notification_acknowledgements)
+        hurried = bool(batch.opened_user_ordinals) and not self._receipts.room_for(len(batch.receipts))
+        if batch.receipts and not hurried:
+            await self._receipts.accept(batch.receipts)
         link.received(sequence, tell_now=bool(batch.opened_user_ordinals) or not (batch.envelopes or batch.receipts))
         if batch.closed_sessions:
             await self._presence.closed(link, batch.closed_sessions)
         for envelope in batch.envelopes:
             await self._on_envelope(link, envelope)
-        if batch.receipts:
+        if hurried:
             await self._receipts.accept(batch.receipts)
-        if batch.notification_acknowledgements:
-            self._acknowledgements.accept(link.edge_id, batch.notification_acknowledgements)
 
     async def _on_envelope(self, link: EdgeLink, envelope: ClientEnvelope) -> None:
         kind = envelope.WhichOneof("body")

@@ -4,6 +4,7 @@ An acknowledgement is true whoever brings it, so those of notifications that oth
 once it is stored: what is lost on the way is sent again, and acknowledged again.
 
 Rules: at most one call under way. What a call failed for is kept and tried again. What can't be acknowledgements harms no others.
+Those of notifications that don't run here, which anybody could make up, wait apart: in less room, and until the others are written.
 """
 
 import asyncio
@@ -67,6 +68,11 @@ class GatheredAcks:
         self._bytes += size
         return self._shed()
 
+    @property
+    def plenty(self) -> bool:
+        """Whether a full call's worth waits."""
+        return len(self._waiting) >= _CALL_NOTIFICATIONS or self._bytes >= _CALL_BYTES
+
     def take(self) -> dict[str, BitMap]:
         """What goes in one call; at least one notification when any waits."""
         names = list(islice(self._fitting(), _CALL_NOTIFICATIONS))
@@ -96,12 +102,26 @@ class NotificationAcks:
     """From links to the store, and then to the runs.
 
     Args:
-        every: seconds between two calls at least.
+        here: gathers those of notifications that run here.
+        elsewhere: gathers all others.
+        runs: whether a notification runs here.
+        every: seconds between two rounds of calls; less while more waits `here` than a call takes.
         recorded: told of what is stored, with the notification's numbers.
     """
 
-    def __init__(self, gathered: GatheredAcks, store: NotificationStore, meters: Meters, every: float, recorded: Recorded) -> None:
-        self._gathered = gathered
+    def __init__(
+        self,
+        here: GatheredAcks,
+        elsewhere: GatheredAcks,
+        runs: Callable[[str], bool],
+        store: NotificationStore,
+        meters: Meters,
+        every: float,
+        recorded: Recorded,
+    ) -> None:
+        self._here = here
+        self._elsewhere = elsewhere
+        self._runs = runs
         self._store = store
         self._meters = meters
         self._every = every
@@ -112,7 +132,7 @@ class NotificationAcks:
 
     def __len__(self) -> int:
         """Notifications with acknowledgements waiting."""
-        return len(self._gathered)
+        return len(self._here) + len(self._elsewhere)
 
     def accept(self, edge_id: str, acknowledgements: Iterable[NotificationAcknowledgement]) -> None:
         """Take what an edge says. The oldest go for want of room: their devices are asked again."""
@@ -133,14 +153,14 @@ class NotificationAcks:
             self._wake.clear()
             begun, delay = time.monotonic(), self._every
             try:
-                await self._write(self._gathered.take())
+                await self._write_round()
                 delays = patience.delays()
             except errors.TidingsError as error:
                 _log.warning("acknowledgements not written yet", reason=error.reason, error=error.message)
                 delay = max(delay, next(delays))
             except Exception:
                 _log.exception("acknowledgements lost: their devices are asked again")
-            (self._wake if self._gathered else self._idle).set()
+            (self._wake if len(self) else self._idle).set()
             await asyncio.sleep(max(0.0, begun + delay - time.monotonic()))
 
     async def idle(self, within: float) -> None:
@@ -149,14 +169,24 @@ class NotificationAcks:
             await asyncio.wait_for(self._idle.wait(), within)
 
     def _add(self, notification_id: str, ordinals: BitMap, size: int) -> None:
-        shed = self._gathered.add(notification_id, ordinals, size)
+        gathered = self._here if self._runs(notification_id) else self._elsewhere
+        shed = gathered.add(notification_id, ordinals, size)
         if shed:
             self._meters.acknowledgements_dropped(shed)
         self._idle.clear()
         self._wake.set()
 
+    async def _write_round(self) -> None:
+        """One call of what is for here, and more while a full one waits; one of what is for elsewhere when nothing is left."""
+        await self._write(self._here.take())
+        while self._here.plenty:
+            await self._write(self._here.take())
+        await self._write(self._elsewhere.take())
+
     async def _write(self, taken: dict[str, BitMap]) -> None:
         """Write; what fails for a passing reason goes back. One that stores refuse must not fail its neighbours."""
+        if not taken:
+            return
         parts = {name: bitmaps.write(ordinals) for name, ordinals in taken.items()}
         request = RecordDeliveredRequest(
             delivered=[Delivered(notification_id=name, user_ordinals=data) for name, data in parts.items()]

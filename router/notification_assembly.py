@@ -41,20 +41,30 @@ class NotificationAssembly:
         resend = settings.resend_seconds, settings.resend_longest_seconds
         store, audiences = GrpcNotificationStore(stores), GrpcAudienceService(tags)
         self._due = asyncio.Event()
-        self.table = RunTable(capacity, lease, resend, self._due.set, meters.run_ended)
+        self.table = RunTable(capacity, settings.notification_bytes, lease, resend, self._due.set, meters.run_ended)
         self._replica = TagReplica(audiences) if settings.replicate_tags else None
         fallback = ReplicaMeaning(self._replica, users, store) if self._replica else None
         expansions = Expansions(TagServiceMeaning(audiences, settings.expand_seconds), fallback)
         self._preparation = Preparation(self.table, store, expansions, roster, 2 * capacity, lease)
         progress = ProgressWriter(self.table, store, roster, meters, lease)
         self.notifications = Notifications(self.table, self._preparation, progress, store, roster, self._due)
-        gathered = GatheredAcks(settings.acknowledged_notifications, settings.acknowledged_bytes)
-        self.acknowledgements = NotificationAcks(gathered, store, meters, settings.acknowledge_seconds, self.notifications.recorded)
+        here = GatheredAcks(settings.acknowledged_notifications, settings.acknowledged_bytes)
+        elsewhere = GatheredAcks(settings.acknowledged_elsewhere, settings.acknowledged_bytes // 16)
+        self.acknowledgements = NotificationAcks(
+            here,
+            elsewhere,
+            lambda notification_id: self.table.get(notification_id) is not None,
+            store,
+            meters,
+            settings.acknowledge_seconds,
+            self.notifications.recorded,
+        )
 
     def observe(self, telemetry: Telemetry) -> None:
         """Tell how much there is of each."""
         replica = self._replica
         telemetry.gauge("router_notification_runs", "Notifications under way", lambda: len(self.table))
+        telemetry.gauge("router_notification_bytes", "Bytes that notifications under way hold", lambda: self.table.bytes)
         telemetry.gauge(
             "router_notification_acknowledgements", "Notifications to be acknowledged", lambda: len(self.acknowledgements)
         )

@@ -9,7 +9,7 @@ written before they are sent to, and sent to only under a lease that holds. What
 it is written again as it was. Times are monotonic seconds, passed in; it must not know the store, links, or what a frame says.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from pyroaring import BitMap
@@ -26,7 +26,10 @@ from tidings.common.v1.notification_pb2 import (
     NotificationState,
 )
 
+LOOK_AGAIN_SECONDS = 5.0  # a run that only we believe to be over is offered to the store again after this
 STEP = 20_000  # recipients in one step at most, so that neither the store nor a link is long at one
+FIRST_STEP = 1_000  # the first is small, so that somebody has it soon; each further one may be GROWTH times as large
+GROWTH = 4
 
 
 class Phase(Enum):
@@ -98,6 +101,7 @@ class NotificationRun:
         priority: 0 to 9.
         lease_until: monotonic seconds until which nobody else can own it.
         heard: number of the last `Newcomers` it was told of.
+        weight: bytes it was last found to hold.
     """
 
     def __init__(self, notification_id: str, fence: int, started: float, resends: Resends) -> None:
@@ -108,6 +112,7 @@ class NotificationRun:
         self.phase = Phase.PREPARING
         self.lease_until = started  # from which on it is to be renewed before anybody is sent anything
         self.heard = 0
+        self.weight = 0
         self._resends = resends
         self._terms: Terms | None = None
         self._pace = Pace(None, started)
@@ -115,8 +120,11 @@ class NotificationRun:
         self._unacknowledged = BitMap()
         self._ready = BitMap()
         self._step: BitMap | None = None
+        self._width = FIRST_STEP
         self._finish = Plan()
+        self._resting_until = started
         self._any_sent = False
+        self._begun = False
         self._early = BitMap()  # who was said to have it while it was prepared
 
     @property
@@ -137,7 +145,7 @@ class NotificationRun:
 
     @property
     def bitmaps(self) -> list[BitMap]:
-        """All it holds, for measures."""
+        """All it holds, to be measured."""
         return [self._unsent, self._unacknowledged, self._ready, self._step or BitMap(), *self._resends.bitmaps]
 
     def describe(self, terms: Terms, priority: int, now: float) -> None:
@@ -159,6 +167,7 @@ class NotificationRun:
         for bitmap in (self._unsent, self._unacknowledged):
             bitmap.run_optimize()
         self.phase = Phase.SENDING
+        self._begun = True
 
     def fail(self, reason: str) -> None:
         """It can't be sent."""
@@ -200,6 +209,23 @@ class NotificationRun:
         if self.phase is Phase.SENDING and report.state == NOTIFICATION_STATE_SENDING and not report.pending:
             self._end(NOTIFICATION_STATE_COMPLETED)
 
+    def unfinished(self, expires: float, now: float) -> bool:
+        """The store didn't take the end: by its clock there is time left. Nobody is sent anything while it has expired by ours,
+        which is looked at again after a while.
+
+        Args:
+            expires: when it does, as it is known now.
+
+        Returns:
+            False when it can't go on with what it holds.
+        """
+        if self._terms is None or not self._begun or not self.remaining:
+            return False
+        self.phase = Phase.SENDING
+        self._terms = replace(self._terms, expires=expires)
+        self._resting_until = now + LOOK_AGAIN_SECONDS
+        return True
+
     def plan(self, online: BitMap, now: float, limit: int = STEP) -> Plan:
         """What to write now.
 
@@ -209,8 +235,8 @@ class NotificationRun:
         """
         if self.phase is Phase.FINISHING:
             return self._finish
-        if self._terms is not None and now >= self._terms.expires:
-            return self._end(NOTIFICATION_STATE_COMPLETED if self._any_sent else NOTIFICATION_STATE_EXPIRED)
+        if self._expired(now):
+            return Plan() if now < self._resting_until else self._expire()
         if self.phase is Phase.PREPARING:
             return Plan()
         if not self.remaining:
@@ -235,6 +261,7 @@ class NotificationRun:
         self._unsent -= news
         self._unacknowledged |= news
         self._any_sent = True
+        self._width = min(STEP, self._width * GROWTH)
         again = step & self._unacknowledged
         self._pace.passed(now, len(again))
         self._resends.sent(again - missed, now)
@@ -242,6 +269,8 @@ class NotificationRun:
 
     def when(self, now: float) -> float | None:
         """When `plan` has something to say beyond a renewal; None while it is prepared."""
+        if self.phase is not Phase.FINISHING and self._expired(now):
+            return max(now, self._resting_until)
         if self.phase is Phase.FINISHING or self._step or (self.phase is Phase.SENDING and not self.remaining):
             return now
         if self._terms is None or self.phase is Phase.OVER:
@@ -255,16 +284,22 @@ class NotificationRun:
 
     def hungry(self, now: float) -> bool:
         """Whether it would send more at once, on top of the step under way."""
-        if not self._ready:
+        if not self._ready or self._expired(now):
             return False
         room = self._pace.room(now)
         return room is None or room > len(self._step or ())
+
+    def _expire(self) -> Plan:
+        return self._end(NOTIFICATION_STATE_COMPLETED if self._any_sent else NOTIFICATION_STATE_EXPIRED)
+
+    def _expired(self, now: float) -> bool:
+        return self._terms is not None and now >= self._terms.expires
 
     def _choose(self, online: BitMap, now: float, limit: int) -> BitMap | None:
         self._ready |= self._resends.due(now) & self._unacknowledged
         self._ready &= online
         room = self._pace.room(now)
-        size = min(limit, STEP) if room is None else min(limit, STEP, room)
+        size = min(limit, self._width) if room is None else min(limit, self._width, room)
         if size <= 0 or not self._ready:
             return None
         step = (self._ready & self._unsent)[:size]  # first who never had it: resends must not starve them under a rate

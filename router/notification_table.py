@@ -6,8 +6,10 @@ refused, and claimed again later. It must not know the store or links; time is p
 
 from collections.abc import Callable, Iterator
 
+import structlog
 from pyroaring import BitMap
 
+from router import bitmaps
 from router.agenda import Agenda, Entry
 from router.newcomers import Newcomers
 from router.notification_run import NotificationRun, Phase, Recipients, Terms
@@ -19,6 +21,8 @@ from tidings.common.v1.notification_pb2 import (
     NotificationState,
 )
 
+_RUN_BYTES = 2_500  # what a run takes beside its bitmaps and its frame
+_log = structlog.get_logger(__name__)
 _RUNNING = (NOTIFICATION_STATE_EXPANDING, NOTIFICATION_STATE_SENDING)
 
 
@@ -27,6 +31,7 @@ class RunTable:
 
     Args:
         capacity: most runs.
+        max_bytes: bytes that the runs hold, past which none is entered; the last ones may pass it.
         lease: seconds for which a write confirms ownership.
         resend: seconds to the first resend, and to each at most.
         wake: called when something may be due.
@@ -36,12 +41,15 @@ class RunTable:
     def __init__(
         self,
         capacity: int,
+        max_bytes: int,
         lease: float,
         resend: tuple[float, float],
         wake: Callable[[], None],
         ended: Callable[[str], None],
     ) -> None:
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._resend = resend
         self._wake = wake
         self._ended = ended
@@ -61,7 +69,16 @@ class RunTable:
 
     def room_for(self, notification_id: str) -> bool:
         """Whether a notification can be entered."""
-        return notification_id in self._runs or len(self._runs) < self._capacity
+        return notification_id in self._runs or (len(self._runs) < self._capacity and self._bytes < self._max_bytes)
+
+    def crowded_out(self, run: NotificationRun) -> bool:
+        """Whether the others hold as many bytes as all may."""
+        return self._bytes - run.weight >= self._max_bytes
+
+    @property
+    def bytes(self) -> int:
+        """About how many the runs hold."""
+        return self._bytes
 
     def enter(self, notification_id: str, fence: int, now: float) -> NotificationRun | None:
         """A claim: the run it makes, or None when it is known, or an older one, which harms nobody."""
@@ -78,14 +95,16 @@ class RunTable:
         """It is over, or another's; nothing is kept of it."""
         if self._runs.get(run.notification_id) is run:
             del self._runs[run.notification_id]
+            self._bytes -= run.weight
             self._ended(why)
         run.close()
         self.agenda.drop(run, now)
         self._wake()
 
-    def describe(self, run: NotificationRun, terms: Terms, priority: int, now: float) -> None:
-        """Its record was read, it is to be prepared."""
+    def describe(self, run: NotificationRun, terms: Terms, priority: int, now: float, size: int = 0) -> None:
+        """Its record was read, of that many bytes; it is to be prepared."""
         run.describe(terms, priority, now)
+        self._weigh(run, size)
         self.agenda.preparing(run)
         self.agenda.put(run, now)
         self._wake()
@@ -94,8 +113,18 @@ class RunTable:
         """It is prepared. Whoever came until now is among those online."""
         run.heard = self._newcomers.close()
         run.begin(recipients, online, now)
+        self.weigh(run)
         self.agenda.prepared(run, now)
         self._wake()
+
+    def weigh(self, run: NotificationRun) -> None:
+        """What it holds has changed."""
+        self._weigh(run, bitmaps.size(run.bitmaps) + len(run.terms.frame))
+
+    def _weigh(self, run: NotificationRun, size: int) -> None:
+        if self._runs.get(run.notification_id) is run:
+            self._bytes += _RUN_BYTES + size - run.weight
+            run.weight = _RUN_BYTES + size
 
     def prioritize(self, run: NotificationRun, priority: int, now: float) -> None:
         """Its priority is this now."""
@@ -124,12 +153,19 @@ class RunTable:
         run.told(report)
         return True
 
+    def unfinished(self, run: NotificationRun, expires: float, now: float) -> None:
+        """The store didn't take its end. One that can't go on with what it holds is given up, to be claimed and read anew."""
+        if not run.unfinished(expires, now):
+            self.end(run, "unfinished", now)
+
     def recorded(self, notification_id: str, ordinals: BitMap, report: NotificationReport, now: float) -> None:
         """The store has it that these have one, whoever runs it; without numbers it doesn't know it."""
         run = self._runs.get(notification_id)
         if run is None or report.notification_id != notification_id:
             return
         run.delivered(ordinals)
+        if run.phase is Phase.SENDING:
+            self.weigh(run)
         if self.told(run, report, now) and run.phase is Phase.FINISHING:
             self.agenda.put(run, now)
             self._wake()
@@ -149,14 +185,13 @@ class RunTable:
         """Tell all runs who came; a pause may be made at each step."""
         number = self._newcomers.close()
         for run in self:
-            if self.hear(run):
-                self.agenda.put(run, now)
+            self._spread_to(run, now)
             yield
         self._newcomers.forget(number)
 
     def batch(self, online: BitMap, now: float) -> list[Entry]:
-        """See `Agenda.batch`."""
-        return self.agenda.batch(online, now, self.hear)
+        """See `Agenda.batch`. A run that fails is ended; it is claimed again when its lease ends."""
+        return self.agenda.batch(online, now, self.hear, lambda run: self.end(run, "faulty", now))
 
     def hear(self, run: NotificationRun) -> bool:
         """Tell a run who came since it last heard; whether any of them is to be sent it."""
@@ -166,3 +201,11 @@ class RunTable:
         came = self._newcomers.since(run.heard)
         run.heard = number
         return run.came(came)
+
+    def _spread_to(self, run: NotificationRun, now: float) -> None:
+        try:
+            if self.hear(run):
+                self.agenda.put(run, now)
+        except Exception:
+            _log.exception("notification given up", notification=run.notification_id)
+            self.end(run, "faulty", now)

@@ -29,16 +29,18 @@ from router.roster import Roster
 from tidings.common.v1 import error_pb2
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1.notification_pb2 import (
+    NOTIFICATION_VIEW_ORDINALS,
     Claim,
     Expansion,
     GetNotificationsRequest,
+    GetNotificationsResponse,
     ReadRecipientsRequest,
     SaveExpansionRequest,
     StoredNotification,
 )
 
 WORKERS = 8  # runs prepared at once: mostly they wait for tagsvc and the store
-_READ = 50  # records in one call: each may hold 100 KiB
+_READ = 50  # records in one call: each may hold 300 kB, but few do
 _MAX_EXPANSION = 15 * 1024 * 1024  # bytes of a bitmap: the store's bound
 _KEPT = (common.OUTCOME_EXPANSION, common.OUTCOME_SENT, common.OUTCOME_DELIVERED, common.OUTCOME_FAILED)
 _GONE = (error_pb2.ERROR_CODE_FENCED, error_pb2.ERROR_CODE_NOTIFICATION_NOT_FOUND, error_pb2.ERROR_CODE_REPORT_GONE)
@@ -112,6 +114,9 @@ class Preparation:
             *_, task = await self._tasks.get()
             if task.run.phase is not Phase.PREPARING:
                 continue
+            if self._table.crowded_out(task.run):  # more were taken at once than there is room for: it is claimed again
+                self._table.end(task.run, "crowded", self._clock())
+                continue
             try:
                 await self._prepare(task)
             except errors.TidingsError as error:
@@ -124,24 +129,35 @@ class Preparation:
         runs = {run.notification_id: run for run in batch if run.phase is not Phase.OVER}
         if not runs:
             return
-        request = GetNotificationsRequest(notification_ids=runs)
         try:
-            found = await patience.until_done(lambda: self._store.get_notifications(request))
+            found = await self._get(list(runs))
         except errors.TidingsError as error:
-            _log.error("notifications not read: they are given up", count=len(runs), reason=error.reason, error=error.message)
-            for run in runs.values():
-                self._table.end(run, "unreadable", self._clock())
+            await self._unreadable(list(runs.values()), error)
             return
         records = {record.notification_id: record for record in found.notifications}
         for notification_id, run in runs.items():
             self._judge(run, records.get(notification_id))
+
+    async def _get(self, notification_ids: list[str]) -> GetNotificationsResponse:
+        request = GetNotificationsRequest(notification_ids=notification_ids, view=NOTIFICATION_VIEW_ORDINALS)
+        return await patience.until_done(lambda: self._store.get_notifications(request))
+
+    async def _unreadable(self, runs: list[NotificationRun], error: errors.TidingsError) -> None:
+        """They may be too large together, or one of them can't be read: that is given up, and claimed again when its lease ends."""
+        if len(runs) == 1:
+            _log.error("notification not read", notification=runs[0].notification_id, reason=error.reason, error=error.message)
+            self._table.end(runs[0], "unreadable", self._clock())
+            return
+        middle = len(runs) // 2
+        await self._read(runs[:middle])
+        await self._read(runs[middle:])
 
     def _judge(self, run: NotificationRun, record: StoredNotification | None) -> None:
         now = self._clock()
         if record is None or record.fence != run.fence:
             self._table.end(run, "unknown" if record is None else "fenced", now)
         elif self._table.told(run, record.report, now) and not run.described:
-            self._table.describe(run, self._terms(record, now), record.spec.priority, now)
+            self._table.describe(run, self._terms(record, now), record.spec.priority, now, record.ByteSize())
             self._queue(_Task(run, record))
         elif run.phase is not Phase.OVER:
             self._table.prioritize(run, record.spec.priority, now)

@@ -34,6 +34,7 @@ class ProgressWriter:
     Args:
         lease: seconds for which a write confirms ownership.
         clock: monotonic seconds.
+        wall: seconds since 1970.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ProgressWriter:
         meters: Meters,
         lease: float,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._store = store
@@ -51,6 +53,7 @@ class ProgressWriter:
         self._meters = meters
         self._lease = lease
         self._clock = clock
+        self._wall = wall
         self._delays = patience.delays()
 
     async def write(self, entries: list[Entry]) -> None:
@@ -97,8 +100,12 @@ class ProgressWriter:
     async def _act_on_all(self, answered: list[tuple[Entry, ProgressResult]], called: float) -> None:
         turn = self._clock()
         for entry, result in answered:
-            self._act(entry, result, called)
-            self._table.agenda.written(entry.run, self._clock())
+            try:
+                self._act(entry, result, called)
+                self._table.agenda.written(entry.run, self._clock())
+            except Exception:
+                _log.exception("notification given up", notification=entry.run.notification_id)
+                self._table.end(entry.run, "faulty", self._clock())
             if self._clock() - turn > _TURN_SECONDS:
                 await asyncio.sleep(0)
                 turn = self._clock()
@@ -116,9 +123,16 @@ class ProgressWriter:
         run.lease_until = called + self._lease
         run.priority = result.priority
         now = self._clock()
+        if plan.finish:
+            self._unfinished(run, now)
         if plan.sent and run.phase is Phase.SENDING and run.may_send(now):
             self._table.hear(run)  # who came meanwhile gets it with this step, not by another one at once
             run.sent(now, self._broadcast(run))
+            self._table.weigh(run)
+
+    def _unfinished(self, run: NotificationRun, now: float) -> None:
+        _log.warning("the store goes on with what has ended here: compare the clocks", notification=run.notification_id)
+        self._table.unfinished(run, now + run.terms.expire_time_us / 1e6 - self._wall(), now)
 
     def _broadcast(self, run: NotificationRun) -> BitMap:
         """Send a run's step; gives for whom a link had no room."""

@@ -64,6 +64,7 @@ class Receipts:
     """
 
     def __init__(self, capacity: int, log: MessageLog, directory: Directory, fan_out: FanOut) -> None:
+        self._capacity = capacity
         self._queue: batching.Batcher[ReceiptDelta] = batching.Batcher(capacity, _BATCH)
         self._log = log
         self._directory = directory
@@ -74,6 +75,10 @@ class Receipts:
 
     def __len__(self) -> int:
         return self._under_way
+
+    def room_for(self, count: int) -> bool:
+        """Whether so many deltas are taken without waiting."""
+        return len(self._queue) + count <= self._capacity
 
     async def accept(self, deltas: Iterable[ReceiptDelta]) -> None:
         """Take deltas, waiting for room."""

@@ -18,6 +18,7 @@ from tidings.store.v1.notification_pb2_grpc import NotificationStoreServiceServi
 
 RUNNING = (common.NOTIFICATION_STATE_EXPANDING, common.NOTIFICATION_STATE_SENDING)
 _CHUNK = 1 << 16
+_CLOCKS_APART = 1.0  # seconds an owner's clock may be ahead
 
 
 @dataclass
@@ -65,8 +66,19 @@ class Kept:
             **{part: rest},  # type: ignore[arg-type]
         )
 
-    def stored(self) -> pb.StoredNotification:
+    def stored(self, view: pb.NotificationView.ValueType = pb.NOTIFICATION_VIEW_FULL) -> pb.StoredNotification:
         """As callers see it."""
+        stored = self._stored()
+        if view in (pb.NOTIFICATION_VIEW_ORDINALS, pb.NOTIFICATION_VIEW_BRIEF):
+            del stored.spec.audience.recipient_ids[:]
+            del stored.spec.audience.excluded_ids[:]
+        if view == pb.NOTIFICATION_VIEW_BRIEF:
+            for name in ("recipient_ordinals", "excluded_ordinals"):
+                stored.ClearField(name)
+            stored.spec.ClearField("audience")
+        return stored
+
+    def _stored(self) -> pb.StoredNotification:
         return pb.StoredNotification(
             notification_id=self.notification_id,
             spec=self.spec,
@@ -99,6 +111,7 @@ class NotificationMemory:
         refuse: error for every call.
         refused: how many got it.
         poison: a call of SaveProgress that names this notification is refused as a whole.
+        answer_bytes: of records in one answer at most.
         before_expansion: done at the beginning of each SaveExpansion.
         progress: sizes of the calls of SaveProgress.
         acknowledged: calls of RecordDelivered.
@@ -113,6 +126,7 @@ class NotificationMemory:
         self.refuse: errors.TidingsError | None = None
         self.refused = 0
         self.poison = ""
+        self.answer_bytes = 12 * 1024 * 1024
         self.before_expansion: Callable[[Kept], None] = lambda one: None
         self.progress: list[int] = []
         self.acknowledged = 0
@@ -172,7 +186,10 @@ class _Servicer(NotificationStoreServiceServicer):
 
     async def GetNotifications(self, request: pb.GetNotificationsRequest, context: Any) -> pb.GetNotificationsResponse:
         self._refuse()
-        found = [self.memory.kept[one].stored() for one in request.notification_ids if one in self.memory.kept]
+        kept = self.memory.kept
+        found = [kept[one].stored(request.view) for one in request.notification_ids if one in kept]
+        if sum(one.ByteSize() for one in found) > self.memory.answer_bytes:
+            raise errors.invalid_field("notification_ids", "fewer")
         return pb.GetNotificationsResponse(notifications=found)
 
     async def ControlNotification(self, request: pb.ControlNotificationRequest, context: Any) -> pb.ControlNotificationResponse:
@@ -240,7 +257,7 @@ class _Servicer(NotificationStoreServiceServicer):
         one.lease_until = time.time() + lease
         if progress.finish_state == common.NOTIFICATION_STATE_FAILED:
             one.state, one.reason = progress.finish_state, progress.reason
-        elif progress.finish_state:
+        elif progress.finish_state and time.time() >= one.expires - _CLOCKS_APART:
             one.expire()
         one.settle()
         return pb.ProgressResult(report=one.report(), priority=one.spec.priority)

@@ -12,10 +12,10 @@ from pyroaring import BitMap
 
 from mesh import errors
 from router import bitmaps
-from router.agenda import CALL_RUNS, Agenda
+from router.agenda import CALL_RUNS, Agenda, Entry
 from router.newcomers import Newcomers
 from router.notification_acks import GatheredAcks
-from router.notification_run import STEP, NotificationRun, Recipients, Terms
+from router.notification_run import FIRST_STEP, GROWTH, STEP, NotificationRun, Recipients, Terms
 from router.notification_table import RunTable
 from router.outbox import BROADCAST_BYTES, Outbox
 from router.pace import Pace
@@ -98,7 +98,14 @@ def _run(name: str, priority: int = 0, due: float = 0.0, recipients: BitMap = EV
 
 
 def _batch(agenda: Agenda, now: float, online: BitMap = EVERYONE) -> list[str]:
-    return [entry.run.notification_id for entry in agenda.batch(online, now, lambda run: None)]
+    return [entry.run.notification_id for entry in _entries(agenda, now, online)]
+
+
+def _entries(agenda: Agenda, now: float, online: BitMap = EVERYONE) -> list[Entry]:
+    def fail(run: NotificationRun) -> None:
+        raise AssertionError(f"{run.notification_id} failed")
+
+    return agenda.batch(online, now, lambda run: None, fail)
 
 
 def test_what_is_due_goes_by_priority_then_time() -> None:
@@ -116,10 +123,10 @@ def test_a_call_carries_so_many_runs_and_recipients() -> None:
     online = BitMap(range(1, 100_000))
     assert len(_batch(agenda, 0.0, online)) == CALL_RUNS
     assert len(_batch(agenda, 0.0, online)) == 5
-    for name in "xyz":
-        agenda.put(_run(name, recipients=large), 0.0)
-    entries = agenda.batch(online, 0.0, lambda run: None)
-    assert [len(entry.plan.sent) for entry in entries] == [STEP - 1, 1]
+    for number in range(STEP // FIRST_STEP + 5):
+        agenda.put(_run(f"x{number:02}", recipients=large), 0.0)
+    entries = _entries(agenda, 0.0, online)
+    assert [len(entry.plan.sent) for entry in entries] == [FIRST_STEP] * (STEP // FIRST_STEP)
 
 
 def test_lower_runs_wait_for_a_higher_one_that_is_about_to_be_prepared() -> None:
@@ -137,7 +144,7 @@ def test_lower_runs_wait_for_a_higher_one_that_is_about_to_be_prepared() -> None
 
 
 def test_lower_runs_wait_while_a_higher_one_has_more_than_is_under_way() -> None:
-    agenda, everyone = Agenda(10.0), BitMap(range(1, 2 * STEP + 1))
+    agenda, everyone = Agenda(10.0), BitMap(range(1, FIRST_STEP * (1 + GROWTH) + 1))
     high, low = _run("high", 9, recipients=everyone), _run("low", 1)
     agenda.put(high, 0.0)
     assert _batch(agenda, 0.0, everyone) == ["high"]
@@ -175,7 +182,7 @@ def test_a_run_under_way_is_in_no_other_call() -> None:
 
 
 def test_who_came_before_a_run_began_did_not_come_to_it() -> None:
-    table = RunTable(9, 10.0, (10.0, 300.0), lambda: None, lambda why: None)
+    table = RunTable(9, 10**9, 10.0, (10.0, 300.0), lambda: None, lambda why: None)
     for name, sent in (("other", BitMap()), ("resumed", EVERYONE)):
         run = table.enter(name, 1, 0.0)
         assert run is not None
@@ -189,7 +196,7 @@ def test_who_came_before_a_run_began_did_not_come_to_it() -> None:
 
 def test_a_run_that_ended_leaves_nothing_behind() -> None:
     ended = list[str]()
-    table = RunTable(2, 10.0, (10.0, 300.0), lambda: None, ended.append)
+    table = RunTable(2, 10**9, 10.0, (10.0, 300.0), lambda: None, ended.append)
     run = table.enter("a", 3, 0.0)
     assert run is not None and table.enter("b", 1, 0.0) is not None
     assert not table.room_for("c") and table.room_for("a")

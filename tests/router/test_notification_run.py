@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pyroaring import BitMap
 
-from router.notification_run import STEP, NotificationRun, Phase, Plan, Recipients, Terms
+from router.notification_run import FIRST_STEP, GROWTH, STEP, NotificationRun, Phase, Plan, Recipients, Terms
 from router.resends import SOON_SECONDS, Resends
 from tidings.common.v1 import notification_pb2 as common
 
@@ -172,20 +172,21 @@ def test_everyone_online_is_sent_it_at_once_and_in_one_step() -> None:
     assert not run.plan(BitMap(range(2000)), 0.1)
 
 
-def test_ten_thousand_connected_of_ten_million_are_one_step() -> None:
+def test_ten_thousand_connected_of_ten_million_are_a_small_step_and_larger_ones() -> None:
     run = NotificationRun("n1", 1, 0.0, Resends(FIRST, LONGEST))
     run.describe(terms(), 0, 0.0)
     online = BitMap(range(1, 10_000_001, 1000))
     run.begin(Recipients(BitMap(range(1, 10_000_001))), online, 0.0)
-    plan = run.plan(online, 0.0)
-    assert plan.sent == online and len(plan.sent) == 10_000
+    steps = [send(run, set(online), 0.0) for _ in range(3)]
+    assert [len(step) for step in steps] == [FIRST_STEP, FIRST_STEP * GROWTH, 5_000]
+    assert set().union(*steps) == set(online)
 
 
 def test_large_audiences_go_in_steps() -> None:
     everyone = set(range(1, 50_001))
     run = begun(everyone, everyone)
-    sizes = [len(send(run, everyone, 0.0)) for _ in range(4)]
-    assert sizes == [STEP, STEP, 10_000, 0]
+    sizes = [len(send(run, everyone, 0.0)) for _ in range(6)]
+    assert sizes == [1_000, 4_000, 16_000, STEP, 9_000, 0]
 
 
 def test_resends_double_up_to_the_longest() -> None:

@@ -87,15 +87,15 @@ async def test_the_first_leaves_quickly(world: NotificationMesh, router: RouterH
         assert one.heard_at[1] - begun < 0.5  # a loaded machine; tests/router/notification_cost.py measures
 
 
-async def test_ten_thousand_connected_of_ten_million_are_one_step(world: NotificationMesh, router: RouterHand) -> None:
+async def test_ten_thousand_connected_of_ten_million_are_three_frames(world: NotificationMesh, router: RouterHand) -> None:
     kept = world.memory.put("a")
     kept.recipients = BitMap(range(1, 10_000_001))
     online = BitMap(range(1, 10_000_001, 1000))
     async with edge(router.address, *online) as one:
         await router.start()
         await one.until(lambda: len(one.notified(kept.notification_id)) == 10_000)
-        assert len(one.broadcasts) == 1
-        assert BitMap.deserialize(one.broadcasts[0].user_ordinals) == online == kept.sent
+        assert len(one.broadcasts) == 3
+        assert BitMap.union(*(BitMap.deserialize(one.user_ordinals) for one in one.broadcasts)) == online == kept.sent
 
 
 async def test_the_offline_get_it_when_they_come(world: NotificationMesh, router: RouterHand) -> None:
@@ -378,7 +378,7 @@ async def test_lower_priorities_wait_while_a_higher_one_has_more_to_send(world: 
         await router.start()
         await one.until(lambda: len(one.notified(low.notification_id)) == 100_000)
         order = [one.notification_id for one in one.broadcasts]
-        assert order == [high.notification_id] * 5 + [low.notification_id] * 5
+        assert order == [high.notification_id] * 7 + [low.notification_id] * 7
     assert high.sent == low.sent == BitMap(everyone)
 
 
@@ -435,3 +435,38 @@ async def test_whom_a_full_link_dropped_are_sent_it_soon(world: NotificationMesh
         await eventually(lambda: gauge(world.mesh, "router_pushes_dropped_total") >= 1)
         one.reading.set()
         await one.until(lambda: {b.notification_id for b in one.broadcasts} == {k.notification_id for k in kept})
+
+
+async def test_records_that_are_large_together_are_read_apart(world: NotificationMesh, router: RouterHand) -> None:
+    """Neither the ids that nobody needs here, nor one that no answer can hold, keep the others from being sent."""
+    ids = [f"user-{number}-{'x' * 40}" for number in range(1000)]
+    kept = [world.memory.put(name, *range(1, 2001, 2), audience=common.Audience(recipient_ids=ids)) for name in "abcdefgh"]
+    broken = world.memory.put("broken", *range(1, 40_001, 2))
+    world.memory.answer_bytes = 3 * len(kept[0].recipients.serialize())
+    async with edge(router.address, 1) as one:
+        assert await router.start() == []
+        await one.until(lambda: {b.notification_id for b in one.broadcasts} == {each.notification_id for each in kept})
+        await router.refresh(*kept)
+        await eventually(lambda: gauge(world.mesh, "router_notification_runs") == len(kept))
+        await one.acknowledge(kept[0].notification_id, 1)
+        await world.memory.until(lambda: bool(kept[0].delivered))
+    assert broken.state == common.NOTIFICATION_STATE_EXPANDING
+    assert gauge(world.mesh, "router_notification_runs_ended_total") == 1
+
+
+async def test_past_the_bytes_of_recipients_none_are_taken(world: NotificationMesh) -> None:
+    router = await world.router(notification_bytes=60_000)
+    large = world.memory.put("large", *range(1, 100_001, 2))
+    assert await router.start() == []
+    await world.memory.until(lambda: large.state == SENDING)
+    await eventually(lambda: gauge(world.mesh, "router_notification_bytes") > 15_000)
+    second = world.memory.put("second", *range(1, 400_001, 2))
+    assert await router.start() == []
+    await eventually(lambda: gauge(world.mesh, "router_notification_bytes") > 60_000)
+    third = world.memory.put("third", 1)
+    assert third.notification_id in await router.start()
+    await world.control(second, cancel=store.CancelAction())
+    await router.refresh(second)
+    await eventually(lambda: gauge(world.mesh, "router_notification_bytes") < 60_000)
+    third.lease_until = 0.0
+    assert await router.start() == []

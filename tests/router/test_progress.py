@@ -1,6 +1,7 @@
 """Writing progress under a clock of the test's own: leases, freezes, fences, and what the store refuses."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from pyroaring import BitMap
@@ -9,7 +10,7 @@ from mesh import errors
 from mesh.telemetry import Telemetry
 from router.link import EdgeLink
 from router.meters import Meters
-from router.notification_run import NotificationRun, Recipients, Terms
+from router.notification_run import LOOK_AGAIN_SECONDS, NotificationRun, Recipients, Terms
 from router.notification_table import RunTable
 from router.outbox import Outbox
 from router.progress import ProgressWriter
@@ -36,6 +37,7 @@ class Store:
     Attributes:
         during: done while a call is under way.
         fenced: ids that are another's.
+        finishes: ids that were to be ended; none is.
         poison: a call that names it is refused.
         away: calls fail while set.
     """
@@ -43,6 +45,7 @@ class Store:
     def __init__(self) -> None:
         self.calls: list[dict[str, set[int]]] = []
         self.during: Callable[[], object] = lambda: None
+        self.finishes: list[str] = []
         self.fenced: set[str] = set()
         self.poison = ""
         self.away = False
@@ -51,6 +54,7 @@ class Store:
         names = [one.claim.notification_id for one in request.progress]
         sent = [set(BitMap.deserialize(one.sent_ordinals)) if one.sent_ordinals else set() for one in request.progress]
         self.calls.append(dict(zip(names, sent, strict=True)))
+        self.finishes += [one.claim.notification_id for one in request.progress if one.finish_state]
         self.during()
         if self.away:
             raise errors.unavailable("away")
@@ -64,24 +68,32 @@ class Store:
 
 
 class Bench:
-    """A table, a writer and one edge, without tasks: each step is the test's."""
+    """A table, a writer and one edge, without tasks: each step is the test's.
+
+    Attributes:
+        fast: seconds that the wall clock is ahead.
+    """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.clock, self.store = Clock(), Store()
         self.ended: list[str] = []
+        self.fast = 0.0
         meters = Meters(telemetry)
         self.link = EdgeLink("edge-1", Outbox(100, 10_000), meters)
         self.roster: Roster[EdgeLink] = Roster()
         self.roster.snapshot(self.link, BitMap(range(1, 101)))
-        self.table = RunTable(100, LEASE, (10.0, 300.0), lambda: None, self.ended.append)
-        self.writer = ProgressWriter(self.table, self.store, self.roster, meters, LEASE, self.clock)  # type: ignore[arg-type]
+        self.table = RunTable(100, 10**9, LEASE, (10.0, 300.0), lambda: None, self.ended.append)
+        store: Any = self.store
+        self.writer = ProgressWriter(self.table, store, self.roster, meters, LEASE, self.clock, lambda: self.clock.now + self.fast)
 
     def run(self, name: str, *recipients: int, fence: int = 1) -> NotificationRun:
         """One that can send."""
         now = self.clock.now
         run = self.table.enter(name, fence, now)
         assert run is not None
-        self.table.describe(run, Terms(rate=None, due=0, expires=now + 1e6, expire_time_us=0, frame=b"frame"), 5, now)
+        expires = now + 1e6
+        terms = Terms(rate=None, due=0, expires=expires - self.fast, expire_time_us=int(expires * 1e6), frame=b"frame")
+        self.table.describe(run, terms, 5, now)
         self.table.begin(run, Recipients(BitMap(recipients)), self.roster.online, now)
         return run
 
@@ -211,3 +223,35 @@ async def test_who_left_meanwhile_is_passed_over_and_who_came_is_not_sent_it_twi
         pass
     await bench.step()
     assert bench.sent() == [("a", {1})]
+
+
+async def test_what_a_fast_clock_ends_is_offered_now_and_then_and_goes_on_when_it_is_set_right(bench: Bench) -> None:
+    bench.fast = 2e6
+    bench.run("a", 1)
+    other = bench.clock.now
+    for _ in range(3):
+        assert await bench.step() == 1
+        assert bench.store.finishes.pop() == "a" and not bench.store.finishes
+        assert await bench.step() == 0, "no spinning"
+        due = bench.table.agenda.next
+        assert due is not None and due >= bench.clock.now + LOOK_AGAIN_SECONDS - 0.01
+        bench.clock.now = due
+    assert bench.clock.now > other and bench.ended == [] and bench.sent() == []
+    bench.fast = 0.0
+    await bench.step()
+    assert bench.store.finishes == ["a"]
+    await bench.step()
+    assert bench.sent() == [("a", {1})]
+
+
+async def test_one_whose_answer_can_not_be_acted_on_hinders_no_other(bench: Bench) -> None:
+    broken = bench.run("a", 1)
+    bench.run("b", 1)
+
+    def fail(now: float, missed: BitMap) -> None:
+        raise RuntimeError("a fault")
+
+    broken.sent = fail  # type: ignore[method-assign]
+    await bench.step()
+    assert [name for name, _ in bench.sent()][-1] == "b" and bench.ended == ["faulty"]
+    assert await bench.step() == 0
