@@ -304,7 +304,7 @@ def unknown_tag(name: str, kind: str = "tag or combination", *, column: int = 0,
 def unknown_user(user_id: str, *, column: int = 0, field: str = "expression") -> TidingsError:
     """Nobody of this id was ever seen."""
     where = f"column {column}: " if column else ""
-    text = f"{field}: {where}no user {user_id!r} was ever seen: check the id, or name them as a recipient"
+    text = f"{field}: {where}no user {user_id!r} was ever seen: check the id"
     return TidingsError(error_pb2.ERROR_CODE_UNKNOWN_USER, text, field=field)
 
 
@@ -314,10 +314,10 @@ def name_taken(name: str, kind: str) -> TidingsError:
     return TidingsError(error_pb2.ERROR_CODE_NAME_TAKEN, text, field="name")
 
 
-def combination_cycle(path: Sequence[str]) -> TidingsError:
+def combination_cycle(path: Sequence[str], field: str = "expression") -> TidingsError:
     """A combination that would contain itself; `path` is the way round, beginning and ending with it."""
     text = f"the combination would contain itself ({' -> '.join(path)}): leave one of them out"
-    return TidingsError(error_pb2.ERROR_CODE_COMBINATION_CYCLE, text, field="expression")
+    return TidingsError(error_pb2.ERROR_CODE_COMBINATION_CYCLE, text, field=field)
 
 
 def name_in_use(name: str, users: Sequence[str]) -> TidingsError:
@@ -334,8 +334,8 @@ def version_conflict(what: str, expected: int, version: int) -> TidingsError:
 
 
 def snapshot_gone(version: int, oldest: int, newest: int) -> TidingsError:
-    """A snapshot that isn't kept any more, or isn't there yet."""
-    text = f"snapshot {version} is not kept: {oldest} to {newest} are; ask for 0 to get the newest"
+    """A version of the tags that isn't kept any more, or isn't there yet; those from `oldest` to `newest` are."""
+    text = f"version {version} of the tags is not kept: {oldest} to {newest} are; begin again with what is kept"
     return TidingsError(error_pb2.ERROR_CODE_SNAPSHOT_GONE, text, field="version")
 
 

@@ -21,7 +21,7 @@ from opentelemetry import propagate, trace
 
 from mesh import errors
 from mesh.business import BusinessDoor
-from mesh.handlers import Context, Handler, around
+from mesh.handlers import Context, Handler, Reading, around
 from mesh.telemetry import Telemetry
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a batch of 1,000 envelopes of 16 KiB
@@ -72,7 +72,7 @@ async def serve(
         drain_seconds: how long calls under way may take when the context ends.
         door: who may call; None for whoever reaches the port.
     """
-    interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door])]
+    interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door]), Reading()]
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
     for add in servicers.values():
         add(server)

@@ -12,9 +12,10 @@ from tagset.errors import ExpressionError, TooLargeError
 from tagset.expression import Complement, Difference, Expression, Intersection, Leaf, Union
 from tagset.lexer import Token, found, tokens
 
-MAX_BYTES = 64 * 1024  # of text in UTF-8; this and the next two as the contract says
+MAX_BYTES = 64 * 1024  # of text in UTF-8; this and the next three as the contract says
 MAX_OPERANDS = 1_000
 MAX_DEPTH = 64
+MAX_BANGS = MAX_OPERANDS  # a canonical form has at most one before each operand
 
 _OPERAND = "expected a tag, @alias, user:ID, sent(N), '*', '!' or '('"
 _Operator: TypeAlias = type[Union] | type[Intersection] | type[Difference]
@@ -95,6 +96,7 @@ class _Parser:
     def __init__(self) -> None:
         self._groups = [_Group(0)]
         self._operands = 0
+        self._bangs = 0
         self._complete = False  # whether an operand has just ended, so that an operator must follow
         self.whole: Expression
 
@@ -105,7 +107,7 @@ class _Parser:
             raise ExpressionError(f"{self._expected()}, {found(token.text)}", token.column)
         match token.symbol:
             case "!":
-                self._groups[-1].bangs.append(token.column)
+                self._bang(token.column)
             case "(":
                 self._open(token.column)
             case ")":
@@ -116,6 +118,12 @@ class _Parser:
                 self._operand(token.operand)
             case operator:
                 self._operator(operator)
+
+    def _bang(self, column: int) -> None:
+        self._bangs += 1
+        if self._bangs > MAX_BANGS:
+            raise TooLargeError(f"there are more than {MAX_BANGS:,} '!'")
+        self._groups[-1].bangs.append(column)
 
     def _operand(self, leaf: Leaf) -> None:
         self._operands += 1

@@ -52,6 +52,7 @@ def check_cycle(name: str, expression: Expression, snapshot: Snapshot) -> None:
 
     Raises:
         CycleError: it would contain itself.
+        TooLargeError: its combinations lead to too much.
     """
     _check_cycle(Tag(name), expression, snapshot)
 
@@ -152,7 +153,7 @@ class _Walk:
         for leaf in leaves(expression):
             self._reached += 1
             if self._reached > MAX_REACHED:
-                raise TooLargeError(f"its combinations lead to more than {MAX_REACHED:,} operands")
+                raise _reaches_too_much()
             entry = stands_for(leaf, self._snapshot, within) if isinstance(leaf, _Named) else None
             if isinstance(entry, CombinationEntry):
                 named.append(entry)
@@ -166,22 +167,33 @@ class _Walk:
             raise _nested_too_deep()
 
 
+def _reaches_too_much() -> TooLargeError:
+    return TooLargeError(f"its combinations lead to more than {MAX_REACHED:,} operands")
+
+
 def _nested_too_deep() -> TooLargeError:
     return TooLargeError(f"its combinations are nested more than {MAX_NESTING} deep")
 
 
 def _check_cycle(goal: _Named, expression: Expression, snapshot: Snapshot) -> None:
-    begin: tuple[str, ...] = (label(goal),)
-    waiting = [(named, begin) for named in _named(expression)]
+    waiting: list[tuple[_Named, tuple[str, ...]]] = []
+    ahead, reached = _named(expression), 0
+    path: tuple[str, ...] = (label(goal),)
     seen: set[_Named] = set()
-    while waiting:
-        named, path = waiting.pop()
-        path = (*path, label(named))
-        if named == goal:
-            raise CycleError(path)
-        if named not in seen:
-            seen.add(named)
-            waiting.extend((following, path) for following in _leads_to(named, snapshot))
+    while True:
+        for following in ahead:
+            reached += 1
+            if reached > MAX_REACHED:
+                raise _reaches_too_much()
+            if following == goal:
+                raise CycleError((*path, label(following)))
+            if following not in seen:
+                seen.add(following)
+                waiting.append((following, path))
+        if not waiting:
+            return
+        named, before = waiting.pop()
+        ahead, path = _leads_to(named, snapshot), (*before, label(named))
 
 
 def _named(expression: Expression) -> Iterator[_Named]:

@@ -10,11 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh import errors
 from tagset import expression as parts
 from tagset.canonical import canonical
-from tagset.errors import ExpressionError, TooLargeError
+from tagset.errors import ExpressionError, TooLargeError, UnknownNameError
 from tagset.expression import Expression, leaves
 from tagset.resolve import check_alias_cycle, check_cycle, names
 from tagset.snapshot import Snapshot
 from tagset.text import to_text
+from tagsvc import fields
 from tagsvc.expressions import named
 from tagsvc.plan import Mutation
 from tidings.tag.v1 import tag_pb2 as pb
@@ -22,10 +23,17 @@ from tidings.tag.v1.log_pb2 import TagRecord
 
 
 class CreateTag(Mutation):
-    """Creates a tag without members."""
+    """Creates a tag without members.
 
-    def __init__(self, name: str, description: str, attributes: Mapping[str, str], request_id: str, digest: bytes) -> None:
+    Args:
+        most: tags there may be then.
+    """
+
+    def __init__(
+        self, name: str, description: str, attributes: Mapping[str, str], request_id: str, digest: bytes, *, most: int
+    ) -> None:
         super().__init__(request_id, digest)
+        self._most = most
         self._name = name
         self._description = description
         self._attributes = attributes
@@ -33,6 +41,7 @@ class CreateTag(Mutation):
     def records(self, snapshot: Snapshot, now: Timestamp) -> list[TagRecord]:
         """See `Mutation`."""
         _check_free(self._name, snapshot)
+        fields.room("name", "tags", len(snapshot.tags), 1, self._most)
         tag = pb.Tag(name=self._name, description=self._description, attributes=self._attributes, create_time=now)
         return [TagRecord(put_tag=tag)]
 
@@ -71,10 +80,15 @@ class UpdateTag(Mutation):
 
 
 class PutAlias(Mutation):
-    """Creates an alias, or moves it."""
+    """Creates an alias, or moves it.
 
-    def __init__(self, name: str, target: str, request_id: str, digest: bytes) -> None:
+    Args:
+        most: aliases there may be then.
+    """
+
+    def __init__(self, name: str, target: str, request_id: str, digest: bytes, *, most: int) -> None:
         super().__init__(request_id, digest)
+        self._most = most
         self._name = name
         self._target = target
 
@@ -84,16 +98,30 @@ class PutAlias(Mutation):
             raise errors.unknown_tag(self._target, field="target")
         with named("target"):
             check_alias_cycle(self._name, self._target, snapshot)
+        fields.room("name", "aliases", len(snapshot.aliases), self._name not in snapshot.aliases, self._most)
         return [TagRecord(put_alias=pb.Alias(name=self._name, target=self._target))]
 
 
 class PutCombination(Mutation):
-    """Saves an expression under a name, or replaces it."""
+    """Saves an expression under a name, or replaces it.
+
+    Args:
+        most: combinations there may be then.
+    """
 
     def __init__(
-        self, name: str, expression: Expression, description: str, expected_revision: int, request_id: str, digest: bytes
+        self,
+        name: str,
+        expression: Expression,
+        description: str,
+        expected_revision: int,
+        request_id: str,
+        digest: bytes,
+        *,
+        most: int,
     ) -> None:
         super().__init__(request_id, digest)
+        self._most = most
         self._name = name
         self._expression = expression
         self._combination = pb.Combination(name=name, expression=to_text(canonical(expression)), description=description)
@@ -104,11 +132,21 @@ class PutCombination(Mutation):
         old = snapshot.combinations.get(self._name)
         if old is None:
             _check_free(self._name, snapshot)
+            fields.room("name", "combinations", len(snapshot.combinations), 1, self._most)
         _check_revision(f"combination {self._name!r}", self._expected, old.revision if old else 0)
         with named():
-            check_cycle(self._name, self._expression, snapshot)
-            names(self._expression, snapshot)
+            self._check_names(snapshot)
         return [TagRecord(put_combination=self._combination)]
+
+    def _check_names(self, snapshot: Snapshot) -> None:
+        """What it names is there, isn't too much, and doesn't lead back to it, which also goes before that it isn't there yet."""
+        try:
+            circular = self._name in names(self._expression, snapshot)
+        except UnknownNameError:
+            check_cycle(self._name, self._expression, snapshot)
+            raise
+        if circular:
+            check_cycle(self._name, self._expression, snapshot)  # tells the way round
 
     def made(self, version: int) -> pb.Combination:
         """The combination as of the version that it made."""

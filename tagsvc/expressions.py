@@ -31,7 +31,7 @@ def named(field: str = "expression") -> Iterator[None]:
     except UnknownNameError as error:
         raise _unknown(error, field) from error
     except CycleError as error:
-        raise errors.combination_cycle(error.path) from error
+        raise errors.combination_cycle(error.path, field) from error
 
 
 def _unknown(error: UnknownNameError, field: str) -> errors.TidingsError:

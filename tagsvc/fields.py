@@ -13,6 +13,8 @@ from tagset import names
 MAX_DESCRIPTION = 1024  # characters; all of these are the contract's
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE = 256  # characters of a key or value
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # tab and newline may stand in a text
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{0,64}")
 _DIGEST_BYTES = 16
 
@@ -29,6 +31,8 @@ def description(text: str) -> str:
     """A text for people."""
     if len(text) > MAX_DESCRIPTION:
         raise errors.invalid_field("description", f"at most {MAX_DESCRIPTION:,} characters")
+    if found := _CONTROL_IN_TEXT.search(text):
+        raise errors.invalid_field("description", f"no control characters but tab and newline, not {found[0]!r}")
     return text
 
 
@@ -36,10 +40,21 @@ def attributes(values: Mapping[str, str]) -> dict[str, str]:
     """The business's own."""
     if len(values) > MAX_ATTRIBUTES:
         raise errors.invalid_field("attributes", f"at most {MAX_ATTRIBUTES}")
+    if "" in values:
+        raise errors.invalid_field("attributes", "keys of at least one character")
     for key, value in values.items():
         if len(key) > MAX_ATTRIBUTE or len(value) > MAX_ATTRIBUTE:
             raise errors.invalid_field("attributes", f"keys and values of at most {MAX_ATTRIBUTE} characters; see {key[:40]!r}")
+        if found := _CONTROL.search(key + value):
+            raise errors.invalid_field("attributes", f"no control characters, not {found[0]!r}; see {key[:40]!r}")
     return dict(values)
+
+
+def room(field: str, kind: str, number: int, fresh: int, most: int) -> None:
+    """So many more of a kind of names may be created."""
+    if fresh and number + fresh > most:
+        advice = "delete some first, or raise the setting `max_tags`"
+        raise errors.invalid_field(field, f"{fresh:,} more would make more than {most:,} {kind}; there are {number:,}: {advice}")
 
 
 def user_id(text: str) -> str:

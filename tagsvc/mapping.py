@@ -7,16 +7,16 @@ chunk is refused, none of the stream after it is applied.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from pyroaring import BitMap
 
 from mesh import errors, process
 from tagsvc import fields
 from tagsvc.journal import Journal
-from tagsvc.mapping_changes import MappingChunk, Replacement, Stream
+from tagsvc.mapping_changes import MappingChunk, Replacement, Stream, check_tags
 from tagsvc.memberships import Delta, Deltas
 from tagsvc.meters import Meters
 from tagsvc.ordinals import Ordinals
@@ -26,7 +26,10 @@ from tidings.tag.v1 import tag_pb2 as pb
 
 MAX_MEMBERSHIPS = 100_000  # in one chunk; both as the contract says
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
+MAX_TAGS = 1_000  # different ones in one chunk; as the contract says
+_TURN_CHANGES = 10_000  # about 10 ms of work
 READ_AHEAD = 3  # chunks of one stream in work
+T = TypeVar("T")
 _Answers: TypeAlias = "asyncio.Queue[asyncio.Future[Done] | errors.TidingsError | None]"  # an error, or None, is the end
 
 
@@ -35,14 +38,16 @@ class Mapping:
 
     Args:
         chunks: most in work, over all streams.
+        max_tags: most tags there may be.
     """
 
-    def __init__(self, journal: Journal, ordinals: Ordinals, writer: Writer, meters: Meters, chunks: int) -> None:
+    def __init__(self, journal: Journal, ordinals: Ordinals, writer: Writer, meters: Meters, chunks: int, max_tags: int) -> None:
         self._journal = journal
         self._ordinals = ordinals
         self._writer = writer
         self._meters = meters
         self._room = asyncio.Semaphore(chunks)
+        self._max_tags = max_tags
         self._streams: set[_Answers] = set()
         self._stopping = False
 
@@ -123,36 +128,42 @@ class Mapping:
         self._journal.newest()  # before the first catch-up nothing is taken
         if self._stopping:
             raise _stopped()
-        memberships = _checked(request)
+        memberships, tags = _checked(request), await _tags(request)
         await self._room.acquire()
         try:
-            chunk = MappingChunk(await self._deltas(request), request.create_tags, stream, number)
+            self._check_tags(tags, request.create_tags, stream)
+            chunk = MappingChunk(await self._deltas(request), request.create_tags, self._max_tags, stream, number)
+            stream.coming[number] = tags if request.create_tags else ()
             answer = await self._writer.queue(chunk)
         except BaseException:
             self._room.release()
             raise
-        answer.add_done_callback(lambda done: self._settled(done, memberships))
+        answer.add_done_callback(lambda done: self._settled(done, memberships, stream, number))
         return answer
 
-    def _settled(self, answer: "asyncio.Future[Done]", memberships: int) -> None:
+    def _check_tags(self, tags: Collection[str], create: bool, stream: Stream) -> None:
+        """Refuse a chunk before its users come into being; those in work before it may be about to create its tags."""
+        coming = set().union(*stream.coming.values())
+        check_tags((tag for tag in tags if tag not in coming), self._journal.newest(), create, self._max_tags)
+
+    def _settled(self, answer: "asyncio.Future[Done]", memberships: int, stream: Stream, number: int) -> None:
         self._room.release()
+        del stream.coming[number]
         if not answer.cancelled() and answer.exception() is None:
             self._meters.applied(memberships)
 
     async def _deltas(self, request: pb.ApplyMappingRequest) -> dict[str, Delta]:
-        tags = [(each.tag, list(each.remove_user_ids), list(each.add_user_ids)) for each in request.tags]
+        tags = [(each.tag, list(each.remove_user_ids), list(each.add_user_ids)) async for _, each in _paced(request.tags)]
         users = [each.user_id for each in request.users]
         ids = [user for _, removed, added in tags for users_of in (removed, added) for user in users_of]
         await asyncio.sleep(0)  # each of these parts takes some 10 ms for a chunk that is full
         ordinals = iter(await self._ordinals.ensure([*ids, *users], "user_ids"))
-        await asyncio.sleep(0)
         deltas = Deltas()
-        for tag, removed, added in tags:
+        async for _, (tag, removed, added) in _paced(tags):
             deltas.of_tag(tag, _first(ordinals, len(removed)), _first(ordinals, len(added)))
-        for change, ordinal in zip(request.users, ordinals, strict=True):
-            deltas.of_user(ordinal, change.remove_tags, change.add_tags)
-        deltas.settle()
-        return deltas.by_tag
+        async for _, change in _paced(request.users):
+            deltas.of_user(next(ordinals), change.remove_tags, change.add_tags)
+        return deltas.by_tag()
 
 
 def _checked(request: pb.ApplyMappingRequest) -> int:
@@ -164,6 +175,31 @@ def _checked(request: pb.ApplyMappingRequest) -> int:
     if request.ByteSize() > MAX_CHUNK_BYTES:
         raise errors.invalid_field("tags", f"a chunk of at most {MAX_CHUNK_BYTES:,} bytes, not {request.ByteSize():,}")
     return memberships
+
+
+async def _tags(request: pb.ApplyMappingRequest) -> Collection[str]:
+    """The tags that a chunk names, each once, in order."""
+    found: dict[str, None] = {}
+
+    def take(place: str, tags: Iterable[str]) -> None:
+        found.update(dict.fromkeys(tags))
+        if len(found) > MAX_TAGS:
+            raise errors.invalid_field(place, f"at most {MAX_TAGS:,} different tags in one chunk: here they become more")
+
+    async for number, by_tag in _paced(request.tags):
+        take(f"tags[{number}].tag", [by_tag.tag])
+    async for number, by_user in _paced(request.users):
+        take(f"users[{number}].remove_tags", by_user.remove_tags)
+        take(f"users[{number}].add_tags", by_user.add_tags)
+    return found
+
+
+async def _paced(changes: Sequence[T]) -> AsyncIterator[tuple[int, T]]:
+    """Each with its number; others get a turn now and then."""
+    for number, change in enumerate(changes, 1):
+        yield number - 1, change
+        if number % _TURN_CHANGES == 0:
+            await asyncio.sleep(0)
 
 
 def _stopped() -> errors.TidingsError:

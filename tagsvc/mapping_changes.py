@@ -1,7 +1,7 @@
 """Changes of who has which tag, as mutations: a chunk of a stream, and a tag's whole new members."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
@@ -22,9 +22,11 @@ class Stream:
 
     Attributes:
         refused: number of the chunk that was refused, after which none is applied; 0 for none.
+        coming: tags that chunks in work may create, by the chunk's number.
     """
 
     refused: int = 0
+    coming: dict[int, Collection[str]] = field(default_factory=dict)
 
 
 class MappingChunk(Mutation):
@@ -33,14 +35,16 @@ class MappingChunk(Mutation):
     Args:
         deltas: what changes for each tag.
         create_tags: create tags that don't exist.
+        max_tags: most tags there may be then.
         stream: shared by the stream's chunks.
         number: the chunk's in the stream, from 1.
     """
 
-    def __init__(self, deltas: Mapping[str, Delta], create_tags: bool, stream: Stream, number: int) -> None:
+    def __init__(self, deltas: Mapping[str, Delta], create_tags: bool, max_tags: int, stream: Stream, number: int) -> None:
         super().__init__()
         self._deltas = deltas
         self._create_tags = create_tags
+        self._max_tags = max_tags
         self._stream = stream
         self._number = number
 
@@ -50,7 +54,7 @@ class MappingChunk(Mutation):
             raise errors.unavailable("a chunk before this one was refused")
         self._stream.refused = self._number  # unless what follows finds nothing wrong; it may be asked again
         known = {tag: snapshot.tags[tag].members for tag in self._deltas if tag in snapshot.tags}
-        self._check_missing(snapshot)
+        check_tags(self._deltas, snapshot, self._create_tags, self._max_tags)
         changed = effective(self._deltas, known)  # members of a tag that isn't there create it
         self._stream.refused = 0
         return [_record(changed)] if changed else []
@@ -59,15 +63,25 @@ class MappingChunk(Mutation):
         """See `Mutation`."""
         self._stream.refused = self._stream.refused or self._number
 
-    def _check_missing(self, snapshot: Snapshot) -> None:
-        for tag in self._deltas:
-            if tag in snapshot.tags:
-                continue
-            if not self._create_tags:
-                raise errors.unknown_tag(tag, "tag", field="tags")
-            fields.name("tags.tag", tag)
-            if tag in snapshot.combinations:
-                raise errors.name_taken(tag, "combination")
+
+def check_tags(tags: Iterable[str], snapshot: Snapshot, create: bool, max_tags: int) -> None:
+    """A chunk may name these: they are there, or may be created.
+
+    Args:
+        tags: each once.
+        max_tags: most there may be then.
+
+    Raises:
+        TidingsError: UNKNOWN_TAG, INVALID_FIELD, NAME_TAKEN.
+    """
+    missing = [tag for tag in tags if tag not in snapshot.tags]
+    for tag in missing:
+        if not create:
+            raise errors.unknown_tag(tag, "tag", field="tags")
+        fields.name("tags.tag", tag)
+        if tag in snapshot.combinations:
+            raise errors.name_taken(tag, "combination")
+    fields.room("tags", "tags", len(snapshot.tags), len(missing), max_tags)
 
 
 class Replacement(Mutation):

@@ -19,43 +19,33 @@ class Delta:
     added: BitMap = field(default_factory=BitMap)
     clear: bool = False
 
-    def then(self, removed: BitMap, added: BitMap) -> None:
-        """Let another change follow."""
-        self.removed |= removed
-        self.added -= removed
-        self.added |= added
-
 
 class Deltas:
-    """The changes of a chunk, by tag."""
+    """The changes of a chunk, by tag. What a change costs is by its own size, however many there are of the same tag or user."""
 
     def __init__(self) -> None:
-        self.by_tag: dict[str, Delta] = defaultdict(Delta)
-        self._removed: dict[str, list[int]] = defaultdict(list)
-        self._added: dict[str, list[int]] = defaultdict(list)
-        self._users: set[int] = set()
+        self._tags: dict[str, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))  # who goes, then who comes
 
     def of_tag(self, tag: str, removed: Iterable[int], added: Iterable[int]) -> None:
         """These lose the tag, then those get it."""
-        self.by_tag[tag].then(BitMap(removed), BitMap(added))
+        gone, come = self._tags[tag]
+        for user in removed:
+            gone.add(user)
+            come.discard(user)
+        come.update(added)
 
     def of_user(self, user: int, removed: Iterable[str], added: Iterable[str]) -> None:
-        """The user loses these tags, then gets those. Call `settle` after the last one."""
-        if user in self._users:
-            self.settle()
-        self._users.add(user)
+        """The user loses these tags, then gets those."""
         for tag in removed:
-            self._removed[tag].append(user)
+            gone, come = self._tags[tag]
+            gone.add(user)
+            come.discard(user)
         for tag in added:
-            self._added[tag].append(user)
+            self._tags[tag][1].add(user)
 
-    def settle(self) -> None:
-        """Bring what users changed to the tags. Changes of different users may go together, in whatever order they came."""
-        for tag in self._removed.keys() | self._added.keys():
-            self.by_tag[tag].then(BitMap(self._removed.get(tag, ())), BitMap(self._added.get(tag, ())))
-        self._removed.clear()
-        self._added.clear()
-        self._users.clear()
+    def by_tag(self) -> dict[str, Delta]:
+        """What they come to, tags in the order in which they were first named."""
+        return {tag: Delta(BitMap(gone), BitMap(come)) for tag, (gone, come) in self._tags.items()}
 
 
 def effective(deltas: Mapping[str, Delta], members: Mapping[str, AbstractBitMap]) -> dict[str, Delta]:

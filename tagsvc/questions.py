@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ from pyroaring import BitMap
 from mesh import errors
 from tagset import resolve
 from tagset.algebra import Surroundings
+from tagset.errors import UnknownNameError
 from tagset.expression import Expression, Outcome, User, leaves
 from tagset.snapshot import Snapshot
 from tagsvc import expressions
@@ -86,11 +87,15 @@ class Questions:
         return Question(text, expression, snapshot, surroundings.highest_ordinal, users, found)
 
     async def check(self, expression: Expression) -> None:
-        """Make sure that the users and notifications which an expression names itself exist.
+        """Make sure that an expression doesn't lead to too much, and that users and notifications which it names itself exist.
 
         Raises:
-            TidingsError: UNKNOWN_USER, NOTIFICATION_NOT_FOUND, REPORT_GONE, UNAVAILABLE.
+            TidingsError: EXPRESSION_TOO_LARGE, UNKNOWN_USER, NOTIFICATION_NOT_FOUND, REPORT_GONE, UNAVAILABLE.
         """
+        snapshot = self._journal.newest()
+        with expressions.named(), suppress(UnknownNameError):  # tags are looked for when it is saved, after those saved before
+            walk = partial(resolve.combinations, expression, snapshot)
+            await self._workbench.do(walk, quick=is_quick(expression, snapshot, 0))
         await self._users({leaf.user_id for leaf in leaves(expression) if isinstance(leaf, User)}, expression)
         outcomes = {(leaf.kind, leaf.notification_id) for leaf in leaves(expression) if isinstance(leaf, Outcome)}
         await self._recipients(outcomes)

@@ -48,10 +48,10 @@ async def serve(settings: TagsvcSettings, registry: Registry, telemetry: Telemet
         workbench = Workbench(settings.evaluations, meters)
         questions = Questions(journal, ordinals, store, workbench)
         people = People(journal, ordinals)
-        mapping = Mapping(journal, ordinals, writer, meters, settings.mapping_chunks)
+        mapping = Mapping(journal, ordinals, writer, meters, settings.mapping_chunks, settings.max_tags)
         watches = Watches(journal)
         checkpoints = Checkpoints(store, journal, Due(settings.checkpoint_records, settings.checkpoint_bytes), meters)
-        tags = TagServicer(journal, writer, Deletions(journal, writer, store), mapping, people, questions)
+        tags = TagServicer(journal, writer, Deletions(journal, writer, store), mapping, people, questions, settings.max_tags)
         audience = AudienceServicer(Audience(questions, workbench, people), watches)
         _publish(telemetry, journal, writer, watches, ordinals)
         servicers: dict[str, rpc.AddServicer] = {

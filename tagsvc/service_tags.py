@@ -23,10 +23,21 @@ Context = Any  # grpc.aio.ServicerContext; nothing here looks at it
 
 
 class TagServicer(TagServiceServicer):
-    """Serves tags, aliases, combinations, and who has which tag."""
+    """Serves tags, aliases, combinations, and who has which tag.
+
+    Args:
+        most: tags there may be; so many aliases, and so many combinations.
+    """
 
     def __init__(
-        self, journal: Journal, writer: Writer, deletions: Deletions, mapping: Mapping, people: People, questions: Questions
+        self,
+        journal: Journal,
+        writer: Writer,
+        deletions: Deletions,
+        mapping: Mapping,
+        people: People,
+        questions: Questions,
+        most: int,
     ) -> None:
         self._journal = journal
         self._writer = writer
@@ -34,12 +45,14 @@ class TagServicer(TagServiceServicer):
         self._mapping = mapping
         self._people = people
         self._questions = questions
+        self._most = most
 
     async def CreateTag(self, request: pb.CreateTagRequest, context: Context) -> pb.CreateTagResponse:
         """Creates a tag."""
         request_id, name = fields.request_id(request.request_id), fields.name("name", request.name)
         description, attributes = fields.description(request.description), fields.attributes(request.attributes)
-        done = await self._writer.change(CreateTag(name, description, attributes, request_id, fields.request_digest(request)))
+        digest = fields.request_digest(request)
+        done = await self._writer.change(CreateTag(name, description, attributes, request_id, digest, most=self._most))
         made = catalogue.tag_as_made(done.snapshot.tags.get(name), done.version, name, description, attributes)
         return pb.CreateTagResponse(tag=made)
 
@@ -71,7 +84,7 @@ class TagServicer(TagServiceServicer):
         """Creates an alias, or moves it."""
         request_id, name = fields.request_id(request.request_id), fields.name("name", request.name)
         target = fields.name("target", request.target)
-        await self._writer.change(PutAlias(name, target, request_id, fields.request_digest(request)))
+        await self._writer.change(PutAlias(name, target, request_id, fields.request_digest(request), most=self._most))
         return pb.PutAliasResponse(alias=pb.Alias(name=name, target=target))
 
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Context) -> pb.DeleteAliasResponse:
@@ -89,7 +102,7 @@ class TagServicer(TagServiceServicer):
         request_id, name = fields.request_id(request.request_id), fields.name("name", request.name)
         description, expression = fields.description(request.description), expressions.read(request.expression)
         digest = fields.request_digest(request)
-        change = PutCombination(name, expression, description, request.expected_revision, request_id, digest)
+        change = PutCombination(name, expression, description, request.expected_revision, request_id, digest, most=self._most)
         if not self._writer.carried_out(request_id):
             await self._questions.check(expression)
         done = await self._writer.change(change)

@@ -205,3 +205,9 @@ def test_a_message_tells_what_to_do_next() -> None:
     for name, error in EXAMPLES.items():
         assert 10 <= len(error.message) <= 300, name
         assert str(error) == error.message, name
+
+
+def test_advice_fits_whoever_asked() -> None:
+    assert "recipient" not in errors.unknown_user("nobody", field="user_id").message
+    assert "0 to get" not in errors.snapshot_gone(9, 0, 5).message
+    assert errors.combination_cycle(["@a", "b", "@a"], "target").field == "target"

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from mesh import errors, rpc
+from mesh.business import BusinessDoor, BusinessSettings
 from mesh.telemetry import Telemetry
 from tidings.balancer.v1 import balancer_pb2, balancer_pb2_grpc
 from tidings.common.v1 import error_pb2
@@ -330,3 +331,56 @@ async def test_a_caller_that_leaves_a_stream_ends_its_method_there(telemetry: Te
         assert await under_way.read() == b"one"
         under_way.cancel()
         await asyncio.wait_for(ended.wait(), 10)
+
+
+PARSED = error_pb2.Error.FromString
+GARBAGE = b"\xff\xff\xff"
+
+
+async def _accept(_: Any, __: Any) -> bytes:
+    return b"fine"
+
+
+async def _accept_as_stream(_: Any, __: Any) -> AsyncIterator[bytes]:
+    yield b"fine"
+
+
+async def _accept_many(requests: AsyncIterator[Any], _: Any) -> bytes:
+    return str(len([request async for request in requests])).encode()
+
+
+async def _echo_many(requests: AsyncIterator[Any], _: Any) -> AsyncIterator[bytes]:
+    async for _request in requests:
+        yield b"fine"
+
+
+KINDS: dict[str, tuple[Any, Any, Any]] = {
+    "unary_unary": (grpc.unary_unary_rpc_method_handler, _accept, GARBAGE),
+    "unary_stream": (grpc.unary_stream_rpc_method_handler, _accept_as_stream, GARBAGE),
+    "stream_unary": (grpc.stream_unary_rpc_method_handler, _accept_many, [error_pb2.Error().SerializeToString(), GARBAGE]),
+    "stream_stream": (grpc.stream_stream_rpc_method_handler, _echo_many, [error_pb2.Error().SerializeToString(), GARBAGE]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_bytes_that_are_no_message_are_refused_by_name_after_the_door(
+    telemetry: Telemetry, kind: str, allowed: bool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    make, method, sent = KINDS[kind]
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Take": make(method, request_deserializer=PARSED)})
+    add = {SERVICE: lambda server: server.add_generic_rpc_handlers((handler,))}
+    door = BusinessDoor(BusinessSettings(allowed_networks=["127.0.0.0/8"] if allowed else ["10.0.0.0/8"]))
+    async with (
+        rpc.serve("127.0.0.1:0", add, telemetry, reflect=False, drain_seconds=0.1, door=door) as port,
+        rpc.channel(f"127.0.0.1:{port}", telemetry) as channel,
+    ):
+        opened: Any = getattr(channel, kind)(f"/{SERVICE}/Take")
+        with pytest.raises(errors.TidingsError) as raised, rpc.named_errors():
+            if kind.endswith("stream"):
+                [_ async for _ in opened(sent)]
+            else:
+                await opened(sent)
+    assert (raised.value.reason, raised.value.field) == (("INVALID_FIELD", "request") if allowed else ("NETWORK_REFUSED", ""))
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err + caplog.text

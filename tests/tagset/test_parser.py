@@ -136,11 +136,13 @@ def test_a_part_knows_where_it_begins() -> None:
         ("a+" * 10_000 + "a", "1,000 operands"),
         ("a&!" * 10_000 + "a", "1,000 operands"),
         ("(a+" * 10_000 + "a" + ")" * 10_000, "nested more than 64"),
-        ("!" * 50_000 + "a", "nested more than 64"),
+        ("!" * 1_000 + "a", "nested more than 64"),
         ("!(" * 65 + "a" + ")" * 65, "nested more than 64"),
         ("(" * 65 + "a" + ")" * 65, "nested more than 64"),
         ("a" + "+a-a" * 40, "nested more than 64"),
         ("a+" * 1_000 + "a", "1,000 operands"),
+        ("!" * 65_000 + "vip", "more than 1,000 '!'"),
+        ("+".join(["!" * 60 + "a"] * 17), "more than 1,000 '!'"),
         ("a " * 40_000, "bytes"),
         ("ö" * 40_000, "bytes"),
     ],
@@ -152,7 +154,7 @@ def test_too_much_is_refused_by_name(text: str, limit: str) -> None:
 
 def test_hostile_text_that_is_also_faulty_is_refused_as_a_fault() -> None:
     with pytest.raises(ExpressionError):
-        parse("!" * 60_000)
+        parse("!" * 1_000)
     with pytest.raises(ExpressionError):
         parse("a" + ")" * 60_000)
     with pytest.raises(ExpressionError):
@@ -165,6 +167,7 @@ def test_hostile_text_that_is_also_faulty_is_refused_as_a_fault() -> None:
         "a+" * 999 + "a",
         "a-" * 999 + "a",
         "!" * 65 + "a",
+        "+".join(["!a"] * 1_000),
         "(" * 64 + "a" + ")" * 64,
         "a+(b&" * 32 + "a" + ")" * 32,
         "(a&b-c)&" * 300 + "d",

@@ -13,6 +13,7 @@ from tagset.evaluate import evaluate
 from tagset.expression import Expression, Tag
 from tagset.parser import parse
 from tagset.snapshot import Snapshot
+from tagset.text import to_text
 from tests.tagset.strategies import replay, with_combinations
 from tidings.tag.v1.log_pb2 import TagRecord
 from tidings.tag.v1.tag_pb2 import Alias, Combination
@@ -80,6 +81,20 @@ def test_an_alias_that_would_lead_to_itself() -> None:
         resolve.check_alias_cycle("x", "m", snapshot)
     assert caught.value.path == ("@x", "m", "k", "@x")
     resolve.check_alias_cycle("x", "b", snapshot)
+
+
+def test_to_look_for_circles_is_bounded() -> None:
+    wide = " + ".join(["a"] * 1000)
+    snapshot = with_combinations(**{f"k{number}": wide for number in range(101)}, last="lost")
+    everything = parse(" + ".join(f"k{number}" for number in range(101)))
+    with pytest.raises(TooLargeError, match="more than 100,000 operands"):
+        resolve.check_cycle("new", everything, snapshot)
+    with pytest.raises(TooLargeError, match="more than 100,000 operands"):
+        resolve.check_alias_cycle("x", "all", replay(snapshot, [_put("all", everything)]))
+
+
+def _put(name: str, expression: Expression) -> TagRecord:
+    return TagRecord(put_combination=Combination(name=name, expression=to_text(expression)))
 
 
 def test_no_circle_is_no_error() -> None:

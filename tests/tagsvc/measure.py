@@ -142,9 +142,8 @@ def _planned(request: pb.ApplyMappingRequest, ordinals: dict[str, int], snapshot
         deltas.of_tag(change.tag, map(ordinals.__getitem__, change.remove_user_ids), map(ordinals.__getitem__, change.add_user_ids))
     for user in request.users:
         deltas.of_user(ordinals[user.user_id], user.remove_tags, user.add_tags)
-    deltas.settle()
     plan = Plan(snapshot, lambda _: None)
-    plan.take(MappingChunk(deltas.by_tag, request.create_tags, Stream(), 1), now)
+    plan.take(MappingChunk(deltas.by_tag(), request.create_tags, 10_000, Stream(), 1), now)
     return plan.newest
 
 

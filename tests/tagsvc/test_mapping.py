@@ -61,7 +61,7 @@ async def test_a_refused_chunk_ends_the_stream_and_earlier_ones_stay(mesh: Mesh,
     mesh.memory.answering.clear()
     refusable = [chunk(add={"b": ["u1"], "a": ["u2"]}, create=False), chunk(add={"a": ["u3"]}), chunk(add={"a": ["u4"]})]
     call = tagsvc.tags.ApplyMapping(iter([chunk(add={"a": ["u1"]}), *refusable]))
-    await mesh.queued(3)  # all of these are tried together, once the first is durable
+    await mesh.memory.until(lambda: mesh.memory.held)
     mesh.memory.answering.set()
     assert (await call.read()).chunks == 1
     with refused("UNKNOWN_TAG", "tags") as unknown:
@@ -93,9 +93,11 @@ async def test_after_a_chunk_that_was_given_up_none_of_its_stream_is_applied(mes
         (chunk(add={" a": ["u"]}), "tags.tag"),
         (chunk(users=[_user("u", [""])]), "tags.tag"),
         (chunk(add={"a": [f"u{n}" for n in range(100_001)]}), "tags"),
-        (chunk(users=[_user(f"u{n}" * 20, [f"t{n}" * 10]) for n in range(30_000)]), "tags"),
+        (chunk(users=[_user(f"u{n}" * 20, [f"t{n % 9}" * 30]) for n in range(30_000)]), "tags"),
+        (chunk(users=[_user("u", ["a"]), _user("v", [f"t{n}" for n in range(1000)])]), "users[1].add_tags"),
+        (pb.ApplyMappingRequest(tags=[pb.TagChange(tag=f"t{n % 1001}") for n in range(2000)]), "tags[1000].tag"),
     ],
-    ids=["user", "no user", "user letters", "tag", "no tag", "memberships", "bytes"],
+    ids=["user", "no user", "user letters", "tag", "no tag", "memberships", "bytes", "a user's tags", "tags"],
 )
 async def test_bounds(tagsvc: TagClient, bad: pb.ApplyMappingRequest, field: str) -> None:
     with refused("INVALID_FIELD", field):
@@ -103,13 +105,61 @@ async def test_bounds(tagsvc: TagClient, bad: pb.ApplyMappingRequest, field: str
     assert await tagsvc.version() == 0
 
 
+async def test_a_refused_chunk_makes_no_users(mesh: Mesh, tagsvc: TagClient) -> None:
+    await tagsvc.create("there")
+    await tagsvc.combine("taken", "there")
+    for reason, bad in (
+        ("UNKNOWN_TAG", chunk(add={"there": ["u1"], "gone": ["u2"]}, create=False)),
+        ("INVALID_FIELD", chunk(add={"there": ["u1"], " bad": ["u2"]})),
+        ("NAME_TAKEN", chunk(users=[_user("u1", ["there", "taken"])])),
+    ):
+        with refused(reason):
+            await tagsvc.apply(bad)
+    assert list(mesh.memory.users) == []
+    assert await tagsvc.count("* + !there") == 0
+
+
+async def test_a_chunk_may_name_tags_that_those_before_it_are_about_to_create(mesh: Mesh, tagsvc: TagClient) -> None:
+    mesh.memory.answering.clear()
+    call = tagsvc.tags.ApplyMapping(iter([chunk(add={"a": ["u1"]}), chunk(add={"a": ["u2"]}, create=False)]))
+    await mesh.memory.until(lambda: "u2" in mesh.memory.users)
+    mesh.memory.answering.set()
+    assert [answer.chunks async for answer in call] == [1, 2]
+    assert await tagsvc.members("a") == ["u1", "u2"]
+
+
+async def test_there_are_so_many_tags_and_no_more(mesh: Mesh) -> None:
+    await mesh.store()
+    tagsvc = await mesh.tagsvc(max_tags=3)
+    await tagsvc.add("a", "u1")
+    with refused("INVALID_FIELD", "tags") as full:
+        await tagsvc.apply(chunk(add={"b": ["u2"], "c": ["u2"], "d": ["u2"]}))
+    assert "max_tags" in full.error.message and "u2" not in mesh.memory.users
+    await tagsvc.apply(chunk(add={"b": ["u2"], "c": ["u2"]}))
+    for _ in range(2):
+        await tagsvc.apply(chunk(add={"a": ["u3"], "b": ["u3"], "c": ["u3"]}))
+    with refused("INVALID_FIELD", "name"):
+        await tagsvc.create("d")
+    for name in "xyz":
+        await tagsvc.alias(name, "a")
+        await tagsvc.combine(name, "a")
+    await tagsvc.alias("x", "b")
+    await tagsvc.combine("x", "b")
+    with refused("INVALID_FIELD", "name"):
+        await tagsvc.alias("w", "a")
+    with refused("INVALID_FIELD", "name"):
+        await tagsvc.combine("w", "a")
+    await tagsvc.tags.DeleteTag(pb.DeleteTagRequest(name="c"))
+    assert await tagsvc.create("d")
+
+
 async def test_a_whole_chunk_of_users_and_tags_never_seen(mesh: Mesh, tagsvc: TagClient) -> None:
-    users = [_user(f"u{n}", [f"t{(n + k) % 20_000}" for k in range(3)]) for n in range(20_000)]
+    users = [_user(f"u{n}", [f"t{(n + k) % 1000}" for k in range(3)]) for n in range(20_000)]
     (answer,) = await tagsvc.apply(chunk(users=users))
     assert (answer.version, mesh.memory.version) == (1, 1), "tags that come into being need no records of their own"
     assert max(mesh.memory.bulks) == 1000 and sum(mesh.memory.bulks) == 20_000
-    assert await tagsvc.count("t7") == 3
-    tags = await tagsvc.tags.ListTags(pb.ListTagsRequest(page_size=1000))
+    assert await tagsvc.count("t7") == 60
+    tags = await tagsvc.tags.ListTags(pb.ListTagsRequest(page_size=999))
     assert tags.tags[0].revision == 1 and tags.next_page_token
     assert await tagsvc.count("*") == 20_000
 

@@ -37,11 +37,11 @@ def _outcomes(plan: Plan) -> list[int | str]:
 
 
 def _create(name: str, request_id: str = "", digest: bytes = b"d") -> CreateTag:
-    return CreateTag(name, "", {}, request_id, digest)
+    return CreateTag(name, "", {}, request_id, digest, most=100)
 
 
 def test_each_sees_those_before_it() -> None:
-    plan = _plan(_create("a"), _create("a"), PutAlias("x", "a", "", b""), Delete("tag", "a", [], "", b""), _create("b"))
+    plan = _plan(_create("a"), _create("a"), PutAlias("x", "a", "", b"", most=100), Delete("tag", "a", [], "", b""), _create("b"))
     assert _outcomes(plan) == [1, "NAME_TAKEN", 2, "NAME_IN_USE", 3]
     assert [len(plan.records), plan.newest.version, sorted(plan.newest.tags)] == [3, 3, ["a", "b"]]
     assert [TagRecord.FromString(record).WhichOneof("change") for record in plan.records] == ["put_tag", "put_alias", "put_tag"]
@@ -77,7 +77,7 @@ def test_a_request_without_an_id_leaves_no_digest() -> None:
 
 
 def _chunk(stream: Stream, number: int, tag: str = "a") -> MappingChunk:
-    return MappingChunk({tag: Delta(added=BitMap([number]))}, tag == "a", stream, number)
+    return MappingChunk({tag: Delta(added=BitMap([number]))}, tag == "a", 100, stream, number)
 
 
 def test_nothing_of_a_stream_is_applied_after_a_chunk_that_was_refused() -> None:

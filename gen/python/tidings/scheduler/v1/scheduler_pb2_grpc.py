@@ -104,7 +104,8 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelNotification(self, request, context):
-        """Ends a notification. Nobody is sent it once this is answered; the answer says how many had been.
+        """Ends a notification. Nobody further is sent it once this is answered; the answer says how many had been. Who was already handed
+        over, and counted in `sent`, may still see it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,7 +126,8 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseNotification(self, request, context):
-        """Holds it back. Nobody is sent it from the answer on, until it is resumed.
+        """Holds it back. Nobody further is sent it from the answer on, until it is resumed. Who was already handed over, and counted in
+        `sent`, may still see it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

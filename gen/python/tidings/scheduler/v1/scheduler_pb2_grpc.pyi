@@ -40,13 +40,17 @@ class NotificationServiceStub:
     UploadNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UploadNotificationRequest, _scheduler_pb2.UploadNotificationResponse]
     """Takes a notification. What is answered is durable and will be sent when it is due."""
     CancelNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelNotificationRequest, _scheduler_pb2.CancelNotificationResponse]
-    """Ends a notification. Nobody is sent it once this is answered; the answer says how many had been."""
+    """Ends a notification. Nobody further is sent it once this is answered; the answer says how many had been. Who was already handed
+    over, and counted in `sent`, may still see it.
+    """
     PrioritizeNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PrioritizeNotificationRequest, _scheduler_pb2.PrioritizeNotificationResponse]
     """Changes its priority, also while it is going out."""
     RescheduleNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RescheduleNotificationRequest, _scheduler_pb2.RescheduleNotificationResponse]
     """Moves its send time; only before it began to be sent."""
     PauseNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseNotificationRequest, _scheduler_pb2.PauseNotificationResponse]
-    """Holds it back. Nobody is sent it from the answer on, until it is resumed."""
+    """Holds it back. Nobody further is sent it from the answer on, until it is resumed. Who was already handed over, and counted in
+    `sent`, may still see it.
+    """
     ResumeNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeNotificationRequest, _scheduler_pb2.ResumeNotificationResponse]
     """Lets a paused one go on."""
     GetNotification: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetNotificationRequest, _scheduler_pb2.GetNotificationResponse]
@@ -68,13 +72,17 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     UploadNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UploadNotificationRequest, _scheduler_pb2.UploadNotificationResponse]  # type: ignore[assignment]
     """Takes a notification. What is answered is durable and will be sent when it is due."""
     CancelNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelNotificationRequest, _scheduler_pb2.CancelNotificationResponse]  # type: ignore[assignment]
-    """Ends a notification. Nobody is sent it once this is answered; the answer says how many had been."""
+    """Ends a notification. Nobody further is sent it once this is answered; the answer says how many had been. Who was already handed
+    over, and counted in `sent`, may still see it.
+    """
     PrioritizeNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PrioritizeNotificationRequest, _scheduler_pb2.PrioritizeNotificationResponse]  # type: ignore[assignment]
     """Changes its priority, also while it is going out."""
     RescheduleNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RescheduleNotificationRequest, _scheduler_pb2.RescheduleNotificationResponse]  # type: ignore[assignment]
     """Moves its send time; only before it began to be sent."""
     PauseNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseNotificationRequest, _scheduler_pb2.PauseNotificationResponse]  # type: ignore[assignment]
-    """Holds it back. Nobody is sent it from the answer on, until it is resumed."""
+    """Holds it back. Nobody further is sent it from the answer on, until it is resumed. Who was already handed over, and counted in
+    `sent`, may still see it.
+    """
     ResumeNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeNotificationRequest, _scheduler_pb2.ResumeNotificationResponse]  # type: ignore[assignment]
     """Lets a paused one go on."""
     GetNotification: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetNotificationRequest, _scheduler_pb2.GetNotificationResponse]  # type: ignore[assignment]
@@ -105,7 +113,9 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.CancelNotificationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.CancelNotificationResponse, _abc.Awaitable[_scheduler_pb2.CancelNotificationResponse]]:
-        """Ends a notification. Nobody is sent it once this is answered; the answer says how many had been."""
+        """Ends a notification. Nobody further is sent it once this is answered; the answer says how many had been. Who was already handed
+        over, and counted in `sent`, may still see it.
+        """
 
     @_abc_1.abstractmethod
     def PrioritizeNotification(
@@ -129,7 +139,9 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.PauseNotificationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.PauseNotificationResponse, _abc.Awaitable[_scheduler_pb2.PauseNotificationResponse]]:
-        """Holds it back. Nobody is sent it from the answer on, until it is resumed."""
+        """Holds it back. Nobody further is sent it from the answer on, until it is resumed. Who was already handed over, and counted in
+        `sent`, may still see it.
+        """
 
     @_abc_1.abstractmethod
     def ResumeNotification(

@@ -422,7 +422,7 @@ class ListNotificationsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredNotification]:
-        """The newest id first. A page ends early once it has 8 MiB."""
+        """The newest id first. A page ends early once it has 1 MiB."""
 
     def __init__(
         self,
@@ -867,7 +867,9 @@ class Progress(_message.Message):
     failed_ordinals: _builtins.bytes
     """A bitmap of those it can't send to; those who have it are left out."""
     finish_state: _notification_pb2.NotificationState.ValueType
-    """COMPLETED, EXPIRED or FAILED when it is over; else UNSPECIFIED."""
+    """COMPLETED, EXPIRED or FAILED when it is over; else UNSPECIFIED. While somebody is pending, COMPLETED and EXPIRED are carried out
+    from `expire_time` on only (less a second), by the store's clock: else it goes on, as the report in the result says.
+    """
     reason: _builtins.str
     """Why it FAILED."""
     @_builtins.property

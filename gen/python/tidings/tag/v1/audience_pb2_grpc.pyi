@@ -14,7 +14,7 @@ Syntax
   @name      an alias; likewise @"two words"
   user:ID    one user; the id reaches as far as [A-Za-z0-9._@+-] do, so put a space before an operator that follows
   sent(N) delivered(N) pending(N)   the recipients of notification N with this outcome, as stored when it is evaluated
-  ! binds tightest, then &, then + and - from the left. At most 1,000 operands, nested at most 64 deep, at most 64 KiB.
+  ! binds tightest, then &, then + and - from the left. At most 1,000 operands and 1,000 !, nested at most 64 deep, at most 64 KiB.
 
 A combination counts as one operand where it is named, wherever it leads. The recipients of at most 100 notifications may be named,
 those in combinations included.

@@ -8,6 +8,8 @@ Names
   [A-Za-z0-9_.] can stand bare in an expression, others in double quotes: any printable character but the double quote and the
   backslash, no space at either end.
   An alias is named likewise, and used in an expression as @name.
+  There may be 10,000 tags, as many aliases, and as many combinations, unless the service's setting `max_tags` says otherwise. One
+  more is refused with INVALID_FIELD.
 
 Snapshots
   Every change makes a new immutable snapshot, under the next version. Reads take the newest, or a version still kept.
@@ -65,14 +67,14 @@ class Tag(_message.Message):
     name: _builtins.str
     """Its name."""
     description: _builtins.str
-    """For people; at most 1,024 characters."""
+    """For people; at most 1,024 characters, of which none is a control character but tab and newline."""
     revision: _builtins.int
     """Version of the snapshot in which its description or attributes last changed."""
     member_count: _builtins.int
     """How many clients have it."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The business's own; at most 64, keys and values of at most 256 characters."""
+        """The business's own; at most 64, keys of 1-256 and values of at most 256 characters, none of them a control character."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -137,7 +139,7 @@ class Combination(_message.Message):
     expression: _builtins.str
     """What it stands for, in canonical form."""
     description: _builtins.str
-    """For people; at most 1,024 characters."""
+    """For people; as a tag's."""
     revision: _builtins.int
     """Version of the snapshot in which it last changed."""
     def __init__(
@@ -834,7 +836,7 @@ Global___ListCombinationsResponse: _TypeAlias = ListCombinationsResponse  # noqa
 
 @_typing.final
 class ApplyMappingRequest(_message.Message):
-    """A chunk of changes. At most 100,000 memberships, and 4 MiB."""
+    """A chunk of changes. At most 100,000 memberships, 1,000 different tags, and 4 MiB. INVALID_FIELD names the place where it has more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -197,14 +197,16 @@ class TagServiceServicer:
     def ApplyMapping(self, request_iterator, context):
         """Adds and removes memberships, chunk by chunk. Each chunk is applied as a whole or not at all, and answered in order; what is
         answered is durable. A chunk that is refused ends the stream with the error; earlier ones stay. A stream that is cut has applied
-        every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
+        every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless. A chunk refused for its
+        tags or ids leaves its users unknown; one that fails as UNAVAILABLE may leave them known, without a tag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceMembers(self, request_iterator, context):
-        """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing.
+        """Replaces all members of a tag, once the last message is there; a stream that is cut changes no membership. Users never seen come
+        into being as their message is read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

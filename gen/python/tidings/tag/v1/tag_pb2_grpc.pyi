@@ -8,6 +8,8 @@ Names
   [A-Za-z0-9_.] can stand bare in an expression, others in double quotes: any printable character but the double quote and the
   backslash, no space at either end.
   An alias is named likewise, and used in an expression as @name.
+  There may be 10,000 tags, as many aliases, and as many combinations, unless the service's setting `max_tags` says otherwise. One
+  more is refused with INVALID_FIELD.
 
 Snapshots
   Every change makes a new immutable snapshot, under the next version. Reads take the newest, or a version still kept.
@@ -71,10 +73,13 @@ class TagServiceStub:
     ApplyMapping: _grpc.StreamStreamMultiCallable[_tag_pb2.ApplyMappingRequest, _tag_pb2.ApplyMappingResponse]
     """Adds and removes memberships, chunk by chunk. Each chunk is applied as a whole or not at all, and answered in order; what is
     answered is durable. A chunk that is refused ends the stream with the error; earlier ones stay. A stream that is cut has applied
-    every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
+    every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless. A chunk refused for its
+    tags or ids leaves its users unknown; one that fails as UNAVAILABLE may leave them known, without a tag.
     """
     ReplaceMembers: _grpc.StreamUnaryMultiCallable[_tag_pb2.ReplaceMembersRequest, _tag_pb2.ReplaceMembersResponse]
-    """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
+    """Replaces all members of a tag, once the last message is there; a stream that is cut changes no membership. Users never seen come
+    into being as their message is read.
+    """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_tag_pb2.ListMembersRequest, _tag_pb2.ListMembersResponse]
     """Who has a tag."""
     ListUserTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.ListUserTagsRequest, _tag_pb2.ListUserTagsResponse]
@@ -112,10 +117,13 @@ class TagServiceAsyncStub(TagServiceStub):
     ApplyMapping: _aio.StreamStreamMultiCallable[_tag_pb2.ApplyMappingRequest, _tag_pb2.ApplyMappingResponse]  # type: ignore[assignment]
     """Adds and removes memberships, chunk by chunk. Each chunk is applied as a whole or not at all, and answered in order; what is
     answered is durable. A chunk that is refused ends the stream with the error; earlier ones stay. A stream that is cut has applied
-    every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
+    every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless. A chunk refused for its
+    tags or ids leaves its users unknown; one that fails as UNAVAILABLE may leave them known, without a tag.
     """
     ReplaceMembers: _aio.StreamUnaryMultiCallable[_tag_pb2.ReplaceMembersRequest, _tag_pb2.ReplaceMembersResponse]  # type: ignore[assignment]
-    """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
+    """Replaces all members of a tag, once the last message is there; a stream that is cut changes no membership. Users never seen come
+    into being as their message is read.
+    """
     ListMembers: _aio.UnaryUnaryMultiCallable[_tag_pb2.ListMembersRequest, _tag_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Who has a tag."""
     ListUserTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.ListUserTagsRequest, _tag_pb2.ListUserTagsResponse]  # type: ignore[assignment]
@@ -222,7 +230,8 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_tag_pb2.ApplyMappingResponse], _abc.AsyncIterator[_tag_pb2.ApplyMappingResponse]]:
         """Adds and removes memberships, chunk by chunk. Each chunk is applied as a whole or not at all, and answered in order; what is
         answered is durable. A chunk that is refused ends the stream with the error; earlier ones stay. A stream that is cut has applied
-        every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless.
+        every chunk that was answered, and each of the others wholly or not at all; sending it again is harmless. A chunk refused for its
+        tags or ids leaves its users unknown; one that fails as UNAVAILABLE may leave them known, without a tag.
         """
 
     @_abc_1.abstractmethod
@@ -231,7 +240,9 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_tag_pb2.ReplaceMembersRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.ReplaceMembersResponse, _abc.Awaitable[_tag_pb2.ReplaceMembersResponse]]:
-        """Replaces all members of a tag, once the last message is there; a stream that is cut changes nothing."""
+        """Replaces all members of a tag, once the last message is there; a stream that is cut changes no membership. Users never seen come
+        into being as their message is read.
+        """
 
     @_abc_1.abstractmethod
     def ListMembers(
