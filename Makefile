@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SERVICES := mesh tagset balancer edge router store tagsvc scheduler cli bench
-SOURCES := $(SERVICES) sdk/python tests scripts
+SOURCES := $(SERVICES) sdk/python tests scripts docs/examples
 
 .PHONY: help up test setup setup-dev servers gen gen-check gen-typescript gen-go gen-java contracts lint format types imports unit wheel bench errors-page clean
 
@@ -60,7 +60,7 @@ gen-typescript gen-go gen-java: gen-%: setup-dev  ## contracts in another langua
 	$(BIN)/python scripts/generate.py $*
 
 unit: setup-dev servers  ## every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 wheel: setup-dev  ## the wheel, in an empty environment
 	scripts/wheel "$(PYTHON)" "$(VENV)"

@@ -83,12 +83,17 @@ class Audiences:
 
     async def estimate(self, audience: Audience, field: str) -> Estimate:
         """How many it means now; nobody comes into being. A recipient never seen counts, but isn't among the known clients."""
+        count, version = await self.count(audience, field)
+        return Estimate(count, await self._tags.known_clients(), version)
+
+    async def count(self, audience: Audience, field: str) -> tuple[int, int]:
+        """How many it means now, and the snapshot; as `estimate`, but the tags' service is asked for expressions only."""
         recipients, excluded = set(audience.recipient_ids), set(audience.excluded_ids)
         found = await self._users.find(sorted(recipients | excluded))
         resolved = Resolved(_ordinals(found, recipients), _ordinals(found, excluded))
         members, version = await self.expand(audience, resolved, field)
         new = sum(1 for one in recipients - excluded if one not in found)
-        return Estimate(len(members) + new, await self._tags.known_clients(), version)
+        return len(members) + new, version
 
     async def _expand_both(self, audience: Audience, field: str) -> tuple[BitMap, BitMap, int]:
         """The two expressions in one snapshot. The second may be asked of an instance that hasn't it yet: then once more."""

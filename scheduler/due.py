@@ -115,4 +115,7 @@ class DueLoop:
         except TidingsError as error:
             self._handover.give_back([claim_of(claimed)], f"its next occurrence can't be made: {error.message}")
             return False
+        except Exception:  # its own: it harms no other, and is tried again when its lease has run out
+            _log.exception("not prepared", notification=claimed.notification_id)
+            return False
         return holds

@@ -38,6 +38,10 @@ class GrpcRouter:
             response = await self._node.stub(NotificationServiceStub).StartNotifications(request, timeout=self._within)
         return set(response.refused_notification_ids)
 
+    async def left(self) -> None:
+        """See `Router`."""
+        await self._node.leaving.wait()
+
     async def refresh(self, notification_ids: Sequence[str]) -> None:
         """See `Router`."""
         request = router.RefreshNotificationsRequest(notification_ids=notification_ids)

@@ -75,7 +75,10 @@ class Router(Protocol):
         """Its instance id."""
 
     async def start(self, claims: Sequence[store.Claim]) -> set[str]:
-        """Hand notifications over, in order; gives the ids of those it refused."""
+        """Hand notifications over, in order; gives the ids of those it refused. When it fails, it may have taken some or all."""
+
+    async def left(self) -> None:
+        """Wait until it leaves, or is gone."""
 
     async def refresh(self, notification_ids: Sequence[str]) -> None:
         """Say that something of these changed."""

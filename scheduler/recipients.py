@@ -3,13 +3,14 @@
 import base64
 import binascii
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh import errors
 from scheduler.ports import NotificationStore, Users
 from tidings.common.v1.notification_pb2 import Outcome
 
 _SEPARATOR = "/"
+_HIGHEST_ORDINAL = 2**32 - 1  # of a bitmap; after it comes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Place:
             place = Place(notification_id, int(outcome), int(after))
         except (ValueError, binascii.Error):
             place = None
-        if place is None or (place.notification_id, place.outcome) != (self.notification_id, self.outcome):
+        if place is None or place != replace(self, after=place.after) or not 0 <= place.after < _HIGHEST_ORDINAL:
             raise errors.invalid_field("page_token", "the token of the last page of this listing, as it was given")
         return place
 

@@ -13,6 +13,7 @@ from mesh.nodes import NodePool
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
 from scheduler import times
+from scheduler.aside import Aside
 from scheduler.audiences import Audiences
 from scheduler.claims import Claims
 from scheduler.controls import Controls
@@ -61,7 +62,8 @@ async def serve(
         woken = asyncio.Event()
         claims = Claims(store, scheduler_id, settings.lease_seconds)
         series = Series(store, calendar, clock)
-        handover = Handover(routers, claims, meters, settings.claim_room, woken.set)
+        aside = Aside(settings.claim_aside, settings.lease_seconds)
+        handover = Handover(routers, claims, meters, aside, settings.claim_room, woken.set)
         due = DueLoop(claims, series, handover, Pace(settings.poll_seconds), meters, settings.claim_batch, woken, clock)
         hints = RefreshHints(routers)
         watches = Watches(store, settings.watch_seconds, settings.max_watches)
@@ -69,7 +71,8 @@ async def serve(
         uploads = Uploads(store, audiences, calendar, lifetimes, settings.max_content_bytes, clock, woken.set)
         controls = Controls(store, series, hints, lifetimes, clock, woken.set)
         service = NotificationServicer(uploads, controls, Listing(store), watches, audiences, Recipients(store, users))
-        telemetry.gauge("scheduler_held", "Notifications claimed and not yet taken by a router", lambda: len(handover))
+        telemetry.gauge("scheduler_held", "Notifications claimed of which no router has been told", lambda: len(handover))
+        telemetry.gauge("scheduler_held_apart", "Notifications claimed that a router refused or didn't answer", lambda: len(aside))
         telemetry.gauge("scheduler_watches", "Notifications being watched by callers", lambda: len(watches))
         servicers: dict[str, rpc.AddServicer] = {
             "tidings.scheduler.v1.NotificationService": partial(add_NotificationServiceServicer_to_server, service)

@@ -19,7 +19,10 @@ class SchedulerSettings(BusinessSettings):
 
     claim_batch: int = Field(200, ge=1, le=500, description="notifications claimed at once; 500 of the largest stay below 16 MiB")
     claim_room: int = Field(
-        1000, ge=1, description="notifications claimed that no router has taken yet; past it no more are claimed"
+        1000, ge=1, description="notifications claimed that no router has been told yet; past it no more are claimed"
+    )
+    claim_aside: int = Field(
+        20_000, ge=0, description="notifications held apart, for a router refused or didn't answer; more count in claim_room"
     )
     lease_seconds: float = Field(10.0, gt=0, le=600, description="how long a claim lasts unless its router renews it")
     poll_seconds: float = Field(1.0, gt=0, description="how often to look for what other schedulers took in, at least")

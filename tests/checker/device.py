@@ -4,11 +4,12 @@ It can leave and come back with the same state file, as an application that is c
 """
 
 import asyncio
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 from tests.checker.api import change_name
-from tests.checker.history import CaughtUp, Entry, Failure, Opened, Receipt, Receive, Send, Shown
+from tests.checker.history import CaughtUp, Entry, Failure, Kept, Opened, Receipt, Receive, Send, Shown
 from tests.checker.recorder import Recorder
 from tidings_client import (
     Client,
@@ -77,9 +78,16 @@ class Device:
             if self._reading is not None:
                 await self._reading
 
+    def _record_kept(self) -> None:
+        """Record the notifications that are in its state file, which an open client has for itself."""
+        with closing(sqlite3.connect(f"file:{self._state}?mode=ro", uri=True)) as state:
+            for (name,) in state.execute("SELECT notification_id FROM notification").fetchall():
+                self._recorder.add(Kept(self.name, self.user, name))
+
     async def finish(self) -> None:
-        """Leave for good."""
+        """Leave for good; record which notifications it has."""
         await self.close()
+        self._record_kept()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

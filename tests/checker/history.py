@@ -236,6 +236,16 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A device has a notification on its disk, shown or not: that is what it acknowledges."""
+
+    kind: ClassVar[str] = "kept"
+    client: str
+    user: str
+    notification: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """A reading of a report, asked for at `invoked`."""
 
@@ -284,6 +294,15 @@ class Recipients:
 
 
 @dataclass(frozen=True, slots=True)
+class Disturbed:
+    """From `start` to `end` connections were cut or processes killed: what was said at that time may not have been heard."""
+
+    kind: ClassVar[str] = "disturbed"
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """From `since` on nothing failed any more, and by `time` everything had had the time to arrive."""
 
@@ -307,9 +326,11 @@ Operation = (
     | Mapped
     | Uploaded
     | Shown
+    | Kept
     | Reported
     | Controlled
     | Recipients
+    | Disturbed
     | Settled
 )
 History = Sequence[Operation]

@@ -12,6 +12,7 @@ from tests.checker.history import Controlled, History, Reported
 from tests.checker.notification_view import OVER, NotificationView
 
 CLOCK_SECONDS = 0.25  # between a device's idea of the server's time and ours: both are of one machine, but times travel
+ACK_SECONDS = 1.0  # from a device's showing it to the store's knowing; it takes a half
 PARTS = ("delivered", "pending", "failed", "expired", "cancelled")
 Check = Callable[[NotificationView], list[Breach]]
 
@@ -24,7 +25,14 @@ def judge(history: History) -> list[Breach]:
 
 def check_g9(view: NotificationView) -> list[Breach]:
     """Each member of the audience once per device, nobody else, none too early or late; who could be reached was."""
-    return [*_shown_twice(view), *_strangers(view), *_out_of_time(view), *_not_reached(view), *_wrong_expansion(view)]
+    return [
+        *_shown_twice(view),
+        *_strangers(view),
+        *_out_of_time(view),
+        *_not_reached(view),
+        *_not_begun(view),
+        *_wrong_expansion(view),
+    ]
 
 
 def _shown_twice(view: NotificationView) -> Iterator[Breach]:
@@ -61,9 +69,25 @@ def _not_reached(view: NotificationView) -> Iterator[Breach]:
                 yield Breach("G9", "not_reached", f"{user} was there with {devices} and never shown {name}")
 
 
+def _not_begun(view: NotificationView) -> Iterator[Breach]:
+    for name, upload in view.uploads.items():
+        last = view.last(name)
+        if (
+            view.settled is not None
+            and last is not None
+            and last.state in ("SCHEDULED", "EXPANDING")
+            and upload.due < view.settled.since
+        ):
+            yield Breach("G9", "not_begun", f"{name}, due {upload.due}, is {last.state} at {last.completed}")
+
+
 def _wrong_expansion(view: NotificationView) -> Iterator[Breach]:
     for (name, outcome), users in view.read_back.items():
-        audience = view.audience(name) if outcome == "expansion" and name in view.uploads else None
+        if outcome != "expansion" or name not in view.uploads:
+            continue
+        audience, last = view.audience(name), view.last(name)
+        if users and view.uploads[name].tree is not None and last is not None and not last.snapshot:
+            yield Breach("G9", "not_pinned", f"{name} was expanded, but its report names no snapshot of the tags")
         if audience is not None and users != audience:
             extra, missing = sorted(users - audience)[:5], sorted(audience - users)[:5]
             yield Breach("G9", "wrong_expansion", f"{name} was expanded with {extra} too many and {missing} missing")
@@ -99,11 +123,18 @@ def _miscounted(view: NotificationView) -> Iterator[Breach]:
     for (name, outcome), users in view.read_back.items():
         if outcome != "delivered":
             continue
-        shown = view.users_shown[name]
-        for user in sorted(users - shown):
-            yield Breach("G10", "delivered_to_nobody", f"{name} counts {user} as delivered, but no device of theirs showed it")
-        for user in sorted(shown - users) if view.settled is not None else ():
-            yield Breach("G10", "delivered_forgotten", f"{user} was shown {name}, which never counted")
+        for user in sorted(users - view.users_kept[name]):
+            yield Breach("G10", "delivered_to_nobody", f"{name} counts {user} as delivered, but no device of theirs has it")
+        for user in sorted(view.users_shown[name] - users) if view.settled is not None else ():
+            if not _unheard(view, name, user):
+                yield Breach("G10", "delivered_forgotten", f"{user} was shown {name}, which never counted")
+
+
+def _unheard(view: NotificationView, name: str, user: str) -> bool:
+    """Whether the acknowledgement may have been lost for good: what is over isn't sent again, so it isn't acknowledged again."""
+    last, shown = view.last(name), view.last_shown[name, user]
+    over = last is not None and last.state in OVER
+    return over and any(one.start - ACK_SECONDS <= shown <= one.end + ACK_SECONDS for one in view.disturbances)
 
 
 def check_g11(view: NotificationView) -> list[Breach]:
@@ -114,10 +145,12 @@ def check_g11(view: NotificationView) -> list[Breach]:
 def _cancels(view: NotificationView) -> Iterator[Breach]:
     for cancel in _done(view, "cancel"):
         name = cancel.notification
-        for one in view.readings.get(name, []):
-            if one.invoked >= (cancel.completed or 0.0) and one.sent != cancel.sent:
-                yield Breach("G11", "sent_after_cancel", f"cancel said {cancel.sent} had gone; at {one.completed} {_numbers(one)}")
-                break
+        later = [one for one in view.readings.get(name, []) if one.invoked >= (cancel.completed or 0.0)]
+        if going := [one for one in later if one.state != "CANCELLED"]:
+            yield Breach("G11", "not_cancelled", f"cancelled at {cancel.completed}; at {going[0].completed} {_numbers(going[0])}")
+        if more := [one for one in later if one.sent != cancel.sent]:
+            text = f"cancel said {cancel.sent} had gone; at {more[0].completed} {_numbers(more[0])}"
+            yield Breach("G11", "sent_after_cancel", text)
         if len(view.users_shown[name]) > cancel.sent:
             text = f"cancel said {cancel.sent} had gone, but {len(view.users_shown[name])} users were shown {name}"
             yield Breach("G11", "shown_after_cancel", text)
@@ -128,7 +161,10 @@ def _pauses(view: NotificationView) -> Iterator[Breach]:
         start = pause.completed or 0.0
         resumed = [one.invoked for one in view.controls if one.action == "resume" and one.notification == pause.notification]
         end = min((time for time in resumed if time >= start), default=float("inf"))
-        sent = {one.sent for one in view.readings.get(pause.notification, []) if one.invoked >= start and one.completed <= end}
+        meanwhile = [one for one in view.readings.get(pause.notification, []) if one.invoked >= start and one.completed <= end]
+        if going := [one for one in meanwhile if one.state != "PAUSED" and one.state not in OVER]:
+            yield Breach("G11", "not_paused", f"paused at {pause.completed}; at {going[0].completed} {_numbers(going[0])}")
+        sent = {one.sent for one in meanwhile}
         if len(sent) > 1:
             yield Breach("G11", "sent_while_paused", f"{pause.notification} went from {min(sent)} to {max(sent)} sent while paused")
 

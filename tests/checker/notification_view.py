@@ -12,7 +12,9 @@ from tests.checker.audience import members
 from tests.checker.history import (
     Closed,
     Controlled,
+    Disturbed,
     History,
+    Kept,
     Mapped,
     Opened,
     Recipients,
@@ -35,6 +37,7 @@ class NotificationView:
         self.mapped = [one for one in history if isinstance(one, Mapped)]
         self.devices = {one.client: one.user for one in history if isinstance(one, Opened)}
         self.gone = {one.client for one in history if isinstance(one, Closed)}
+        self.disturbances = [one for one in history if isinstance(one, Disturbed)]
         self.settled = next((one for one in history if isinstance(one, Settled)), None)
         self._history = history
 
@@ -60,19 +63,35 @@ class NotificationView:
             found[one.notification].add(one.user)
         return found
 
+    @cached_property
+    def users_kept(self) -> dict[str, set[str]]:
+        """Notification -> users of whom some device has it, or showed it."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for one in self._history:
+            if isinstance(one, Shown | Kept):
+                found[one.notification].add(one.user)
+        return found
+
+    @cached_property
+    def last_shown(self) -> dict[tuple[str, str], float]:
+        """(notification, user) -> when it was shown last."""
+        return {(one.notification, one.user): one.time for one in self.shown}
+
     def last(self, notification: str) -> Reported | None:
         """The last reading."""
         readings = self.readings.get(notification, [])
         return readings[-1] if readings else None
 
     def audience(self, notification: str) -> set[str] | None:
-        """Whom it is for; None when that is not sure, or it never was expanded."""
+        """Whom it is for: nobody as long as it isn't expanded; None when that is not sure."""
         upload, last = self.uploads[notification], self.last(notification)
-        if last is None or (upload.tree is not None and not last.snapshot):
+        if last is None:
             return None
+        if not last.expansion and last.state != "COMPLETED":  # one for nobody is over as soon as it is expanded
+            return set()
         found = set(upload.recipients)
         if upload.tree is not None:
-            tags = self._tags_at(last.snapshot)
+            tags = self._tags_at(last.snapshot) if last.snapshot else None
             if tags is None:
                 return None
             found |= members(upload.tree, tags, self._everybody)

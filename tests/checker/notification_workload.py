@@ -1,5 +1,5 @@
 """A business at work beside its clients: tags change, notifications go out to random audiences, some are paused or cancelled on
-their way, every report is read all the time, and every call is made again with its request_id until it is answered.
+their way, every report is read all the time, and every call is made again with its request_id until it is answered, some once more.
 
 As the chat's workload: everything random comes from one seed. The phases: `open`, `work` (as faults happen), `settle`, `read_back`.
 """
@@ -9,17 +9,20 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from mesh.process import background
 from tests.checker.audience import Tree, draw, text
+from tests.checker.caller import RETRY_SECONDS, Caller
 from tests.checker.device import Device
-from tests.checker.history import Call, Controlled, Failure, Mapped, Recipients, Reported, Settled, Uploaded
+from tests.checker.history import Controlled, Mapped, Settled, Uploaded
 from tests.checker.notification_view import OVER, NotificationView
+from tests.checker.readings import OUTCOMES, Readings
 from tests.checker.recorder import Recorder
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
@@ -27,13 +30,11 @@ from tidings.scheduler.v1 import scheduler_pb2 as pb
 from tidings.tag.v1.tag_pb2 import ApplyMappingRequest, TagChange
 from tidings_client.business import Business, BusinessError
 
-T = TypeVar("T")
-OUTCOMES = ("expansion", "sent", "delivered")
-_RETRY_SECONDS = 0.2
 _SHORT_SECONDS = 2.5  # until some notifications expire
 _LONG_SECONDS = 3600.0
-_PAGE = 1_000
-Call_ = Callable[[], Awaitable[T]]
+_ROUND_SECONDS = 0.05  # between two readings of all reports
+_LATE_SECONDS = 3.0  # by then a late acknowledgement has come, or is lost
+_TWICE = 0.3  # share of calls that are made twice at the same moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,16 @@ class NotificationPlan:
         users: in all; `silent` of them have no device, a quarter of the others have two.
         tags: their number.
         pause: mean seconds between two actions of the business, and between the coming and going of a device.
+        steered: share of the notifications that are cancelled, or paused and resumed.
+        rates: recipients in a second of which each notification gets one; 0 for no bound.
     """
 
     users: int = 16
     silent: int = 4
     tags: int = 5
     pause: float = 0.25
+    steered: float = 0.4
+    rates: tuple[int, ...] = (0, 4, 10)
 
 
 class NotificationWorkload:
@@ -59,7 +64,7 @@ class NotificationWorkload:
         url: the balancer's.
         token: gives a user's token.
         folder: for the devices' state files.
-        business: opens the way of a business.
+        business: opens a way of the business; asked twice, and where there are two ways the second one may be another.
         fence: reads a notification's fence, where the judge may look into the store; None where it may not.
     """
 
@@ -81,11 +86,10 @@ class NotificationWorkload:
         self.users = [f"{run}-user{number}" for number in range(self._plan.users)]
         self._everybody = f"t{run}_everybody"
         self._tags = [f"t{run}_{number}" for number in range(self._plan.tags)]
-        self._held: dict[str, set[str]] = {tag: set() for tag in self._tags}
         self.devices: list[Device] = []
-        self._business: Business | None = None
+        self._caller: Caller | None = None
         self._acting: list[asyncio.Task[None]] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._read = asyncio.Event()
         self._enough = asyncio.Event()
         self._names: list[str] = []
         self._numbers = 0
@@ -95,7 +99,8 @@ class NotificationWorkload:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Devices are there, users have their first tags."""
-        async with self._open_business() as self._business:
+        async with self._open_business() as business, self._open_business() as other:
+            self._caller = Caller(business, other, self._recorder)
             await self._map(self._everybody, self.users, [])
             for tag in self._tags:
                 await self._map(tag, self._rng.sample(self.users, len(self.users) // 2), [])
@@ -103,12 +108,13 @@ class NotificationWorkload:
                 state = self._folder / f"{name.replace('/', '.')}.sqlite"
                 self.devices.append(Device(name, user, self._url, self._token(user), state, self._recorder))
             await asyncio.gather(*(device.open() for device in self.devices))
-            self._reading = asyncio.create_task(self._read_reports())
             try:
-                yield
+                async with background(self._read_reports(self._readings)):
+                    yield
             finally:
-                self._reading.cancel()
-                await asyncio.gather(self._reading, return_exceptions=True)
+                for task in self._acting:
+                    task.cancel()
+                await asyncio.gather(*self._acting, return_exceptions=True)
                 await asyncio.gather(*(device.finish() for device in self.devices))
 
     async def work(self, seconds: float) -> None:
@@ -122,35 +128,40 @@ class NotificationWorkload:
     async def settle(self, timeout: float) -> bool:
         """Wait until every call is answered, and everybody has what they are owed; False when it did not come to that."""
         since = self._recorder.now()
-        async with asyncio.timeout(timeout):
-            await asyncio.gather(*self._acting)
-        await asyncio.gather(*(device.open() for device in self.devices if device.client is None))
-        done = await self._recorder.wait_for(self._nobody_waits, timeout)
-        self._recorder.add(Settled(since, self._recorder.now()))
-        return done
+        try:
+            async with asyncio.timeout(timeout):
+                while self._acting:
+                    await self._acting.pop()
+                await asyncio.gather(*(device.open() for device in self.devices if device.client is None))
+                while self.waiting():
+                    await self._read.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._recorder.add(Settled(since, self._recorder.now()))
+        return True
+
+    def waiting(self) -> list[str]:
+        """The notifications that somebody who is there is still owed, or whose report doesn't tell all of it yet."""
+        view, now = NotificationView(self._recorder.history), self._recorder.now()
+        there = {user for user, _ in view.reachable()}
+        return [name for name in self._names if not _served(view, name, there, now)]
 
     async def read_back(self) -> None:
-        """Read every report once more, and who had which outcome."""
+        """Repeat every call, read every report once more, and who had which outcome."""
+        calls, readings = self._calls, self._readings
+        await calls.repeat()
         for name in self._names:
-            await self._read_report(name)
+            await calls.insist(partial(readings.report, name))
             for outcome in OUTCOMES:
-                users = await self._insist(lambda name=name, outcome=outcome: self._recipients(name, outcome))  # type: ignore[misc]
-                self._recorder.add(Recipients("business", name, outcome, tuple(users), self._recorder.now()))
+                await calls.insist(partial(readings.recipients, name, outcome))
 
-    def _nobody_waits(self) -> bool:
-        view = NotificationView(self._recorder.history)
-        there = {user for user, _ in view.reachable()}
-        return all(self._served(view, name, there) for name in self._names)
-
-    @staticmethod
-    def _served(view: NotificationView, name: str, there: set[str]) -> bool:
-        last, audience = view.last(name), view.audience(name)
-        if last is None:
-            return False
-        if last.state in OVER:
-            return last.delivered >= len(view.users_shown[name])  # the last acknowledgements have been counted
-        owed = (audience or set()) & there
-        return audience is not None and owed <= view.users_shown[name] and last.delivered >= len(owed)
+    async def announce(self, rate: int) -> str:
+        """Send everybody a notification, so many recipients in a second; gives its id. It is left to run."""
+        self._numbers += 1
+        now, name = self._recorder.now(), f"{self._everybody}-{self._numbers}"
+        upload = Uploaded("business", name, ("tag", self._everybody), (), (), rate, now, now + _LONG_SECONDS, now)
+        return await self._upload(upload, random.Random(self._numbers))
 
     def _device_names(self) -> list[tuple[str, str]]:
         talkative = self.users[self._plan.silent :]
@@ -168,11 +179,12 @@ class NotificationWorkload:
         async def apply() -> int:
             nonlocal attempts
             attempts += 1
-            async for answer in self._open().tags.ApplyMapping(iter([request])):
-                return int(answer.version)
-            raise BusinessError("UNAVAILABLE", "the stream ended without an answer", "", _RETRY_SECONDS)
+            versions = [int(answer.version) async for answer in self._calls.business.tags.ApplyMapping(iter([request]))]
+            if not versions:
+                raise BusinessError("UNAVAILABLE", "the stream ended without an answer", "", RETRY_SECONDS)
+            return versions[-1]
 
-        version = await self._insist(apply)
+        version = await self._calls.insist(apply)
         earliest = version if attempts == 1 else self._version + 1  # a lost attempt may have been in force before
         self._recorder.complete(place, version=version, earliest=earliest)
         self._version = version
@@ -185,131 +197,101 @@ class NotificationWorkload:
 
     async def _notify(self, rng: random.Random) -> None:
         while await self._pause(rng.expovariate(1 / self._plan.pause)):
-            name = await self._upload(rng)
-            if name and rng.random() < 0.4:
-                steer = rng.choice([self._cancel, self._pause_and_resume])
-                self._acting.append(asyncio.create_task(steer(name, random.Random(rng.random()))))
+            self._acting.append(asyncio.create_task(self._campaign(random.Random(rng.random()))))
 
-    async def _upload(self, rng: random.Random) -> str:
+    async def _campaign(self, rng: random.Random) -> None:
+        """A notification, and what the business does with it afterwards."""
+        name = await self._upload(self._draw_upload(rng), rng)
+        if name and rng.random() < self._plan.steered:
+            await rng.choice([self._cancel, self._pause_and_resume])(name, rng)
+
+    async def _upload(self, upload: Uploaded, rng: random.Random) -> str:
+        request = pb.UploadNotificationRequest(request_id=upload.request_id, spec=self._spec(upload, rng))
+        place = self._recorder.add(upload)
+        try:
+            answer = await self._calls.change("UploadNotification", request, twice=rng.random() < _TWICE)
+        except BusinessError as error:
+            self._calls.failed("upload", error)
+            self._recorder.complete(place, outcome="refused")
+            return ""
+        name = str(answer.notification.notification_id)
+        self._recorder.complete(place, outcome="taken", notification=name)
+        self._names.append(name)
+        return name
+
+    def _draw_upload(self, rng: random.Random) -> Uploaded:
         self._numbers += 1
         tree: Tree | None = ("&", ("tag", self._everybody), draw(rng, self._tags, self.users)) if rng.random() < 0.8 else None
         recipients = rng.sample(self.users, rng.randint(1, 4)) if tree is None or rng.random() < 0.2 else []
         excluded = rng.sample(self.users, 2) if rng.random() < 0.2 else []
-        rate, now = rng.choice([0, 0, 5, 20]), self._recorder.now()
+        rate, now = rng.choice(self._plan.rates), self._recorder.now()
         due = now + rng.choice([0.0, 0.0, 0.5])
         expires = due + (_SHORT_SECONDS if rng.random() < 0.3 else _LONG_SECONDS)
+        name = f"{self._everybody}-{self._numbers}"
+        return Uploaded("business", name, tree, tuple(recipients), tuple(excluded), rate, due, expires, now)
+
+    def _spec(self, upload: Uploaded, rng: random.Random) -> common.NotificationSpec:
+        expression = text(upload.tree) if upload.tree is not None else ""
         spec = common.NotificationSpec(
-            audience=common.Audience(
-                recipient_ids=recipients, expression=text(tree) if tree is not None else "", excluded_ids=excluded
-            ),
+            audience=common.Audience(recipient_ids=upload.recipients, expression=expression, excluded_ids=upload.excluded),
             content=Content(text=Text(text=f"news {self._numbers}")),
             priority=rng.randint(0, 9),
-            rate_per_second=rate or None,
+            rate_per_second=upload.rate or None,
             expand_at=rng.choice([common.EXPAND_AT_SEND, common.EXPAND_AT_UPLOAD]),
             allow_empty_audience=True,
         )
-        spec.expire_time.FromNanoseconds(int((self._offset + expires) * 1e9))
-        if due > now:
-            spec.send_time.FromNanoseconds(int((self._offset + due) * 1e9))
-        request = pb.UploadNotificationRequest(request_id=f"{self._everybody}-{self._numbers}", spec=spec)
-        place = self._recorder.add(
-            Uploaded("business", request.request_id, tree, tuple(recipients), tuple(excluded), rate, due, expires, now)
-        )
-        answers = [await self._once(request)]
-        if rng.random() < 0.3:
-            answers.append(await self._once(request))
-        name = answers[0]
-        self._recorder.complete(place, outcome="taken" if name else "refused", notification=name)
-        if name:
-            self._names.append(name)
-        return name
-
-    async def _once(self, request: pb.UploadNotificationRequest) -> str:
-        """Upload, insisting; one record of the call and its answer, for repetitions to be compared."""
-        invoked, body = self._recorder.now(), blake2b(request.SerializeToString(deterministic=True)).hexdigest()
-        try:
-            answer = await self._insist(lambda: self._open().notifications.UploadNotification(request))
-        except BusinessError as error:
-            self._failed("upload", error)
-            return ""
-        told = blake2b(answer.SerializeToString(deterministic=True)).hexdigest()
-        call = Call("business", "business", "upload", request.request_id, body, told, invoked, self._recorder.now())
-        self._recorder.add(call)
-        return str(answer.notification.notification_id)
+        spec.expire_time.FromNanoseconds(int((self._offset + upload.expires) * 1e9))
+        if upload.due > upload.invoked:
+            spec.send_time.FromNanoseconds(int((self._offset + upload.due) * 1e9))
+        return spec
 
     async def _cancel(self, name: str, rng: random.Random) -> None:
-        await asyncio.sleep(rng.random())
+        await self._pause(rng.random())
         request = pb.CancelNotificationRequest(request_id=f"cancel-{name}", notification_id=name)
-        await self._control(name, "cancel", request.request_id, lambda: self._open().notifications.CancelNotification(request))
+        await self._control("cancel", "CancelNotification", request, rng)
 
     async def _pause_and_resume(self, name: str, rng: random.Random) -> None:
-        await asyncio.sleep(rng.random())
+        await self._pause(rng.random())
         pause = pb.PauseNotificationRequest(request_id=f"pause-{name}", notification_id=name)
-        await self._control(name, "pause", pause.request_id, lambda: self._open().notifications.PauseNotification(pause))
-        await asyncio.sleep(rng.random() * 2)
+        await self._control("pause", "PauseNotification", pause, rng)
+        await self._pause(rng.random() * 2)
         resume = pb.ResumeNotificationRequest(request_id=f"resume-{name}", notification_id=name)
-        await self._control(name, "resume", resume.request_id, lambda: self._open().notifications.ResumeNotification(resume))
+        await self._control("resume", "ResumeNotification", resume, rng)
 
-    async def _control(self, name: str, action: str, request_id: str, call: Call_[Any]) -> None:
-        place = self._recorder.add(Controlled("business", name, action, request_id, self._recorder.now()))
+    async def _control(self, action: str, method: str, request: Any, rng: random.Random) -> None:
+        identity = request.notification_id, action, request.request_id
+        place = self._recorder.add(Controlled("business", *identity, self._recorder.now()))
         try:
-            answer = await self._insist(call)
+            answer = await self._calls.change(method, request, twice=rng.random() < _TWICE)
         except BusinessError as error:
             self._recorder.complete(place, outcome="refused")
             if error.reason != "NOTIFICATION_STATE_CONFLICT":
-                self._failed(action, error)
+                self._calls.failed(action, error)
             return
         self._recorder.complete(place, outcome="done", sent=int(getattr(answer, "sent", 0)))
 
     # What is read
 
-    async def _read_reports(self) -> None:
-        """Read all reports that may still change, again and again."""
-        over: set[str] = set()
+    async def _read_reports(self, readings: Readings) -> None:
+        """Read all reports, again and again: those that are over may still gain late acknowledgements."""
         while True:
-            for name in [one for one in self._names if one not in over]:
+            for name in list(self._names):
                 with contextlib.suppress(BusinessError):
-                    report = await self._read_report(name)
-                    if report in OVER and self._enough.is_set():
-                        over.add(name)
-            await asyncio.sleep(0.05)
-
-    async def _read_report(self, name: str) -> str:
-        invoked, fence = self._recorder.now(), self._fence(name) if self._fence is not None else 0
-        answer = await self._open().notifications.GetNotification(pb.GetNotificationRequest(notification_id=name))
-        found, now = answer.notification.report, self._recorder.now()
-        state = common.NotificationState.Name(found.state).removeprefix("NOTIFICATION_STATE_")
-        numbers = (found.expansion, found.sent, found.delivered, found.pending, found.failed, found.expired, found.cancelled)
-        self._recorder.add(Reported("business", name, state, *numbers, found.snapshot_version, invoked, now, fence))
-        return state
-
-    async def _recipients(self, name: str, outcome: str) -> list[str]:
-        found: list[str] = []
-        token = ""
-        while True:
-            request = pb.ListRecipientsRequest(
-                notification_id=name, outcome=common.Outcome.Value(f"OUTCOME_{outcome.upper()}"), page_size=_PAGE, page_token=token
-            )
-            page = await self._open().notifications.ListRecipients(request)
-            found += page.user_ids
-            if not (token := page.next_page_token):
-                return found
+                    await readings.report(name)
+            self._read.set()
+            self._read = asyncio.Event()
+            await asyncio.sleep(_ROUND_SECONDS)
 
     # Shared
 
-    def _open(self) -> Business:
-        assert self._business is not None, "the workload is not open"
-        return self._business
+    @property
+    def _readings(self) -> Readings:
+        return Readings(self._calls.business, self._recorder, self._fence)
 
-    async def _insist(self, call: Call_[T]) -> T:
-        """Make a call until it is answered, or refused for good."""
-        while True:
-            try:
-                return await call()
-            except BusinessError as error:
-                if error.retry_after is None:
-                    raise
-                await asyncio.sleep(min(error.retry_after, _RETRY_SECONDS))
+    @property
+    def _calls(self) -> Caller:
+        assert self._caller is not None, "the workload is not open"
+        return self._caller
 
     async def _come_and_go(self, device: Device, rng: random.Random) -> None:
         while await self._pause(rng.expovariate(1 / (self._plan.pause * 6))):
@@ -318,10 +300,22 @@ class NotificationWorkload:
             await device.open()
 
     async def _pause(self, seconds: float) -> bool:
+        """Wait so long, or until it is enough; whether to go on."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._enough.wait(), seconds)
         return not self._enough.is_set()
 
-    def _failed(self, action: str, error: BusinessError) -> None:
-        failure = Failure("business", action, error.reason, error.retry_after, error.message, self._recorder.now())
-        self._recorder.add(failure)
+
+def _served(view: NotificationView, name: str, there: set[str], now: float) -> bool:
+    """Whether those who are there have it, as far as it is sure whom it is for, and the report knows of all who were shown it: what
+    it doesn't know a while after it was over it never will, and the judge asks why."""
+    last, shown = view.last(name), view.users_shown[name]
+    if last is None:
+        return False
+    if last.state in OVER:
+        latest = max((view.last_shown[name, user] for user in shown), default=0.0)
+        return last.delivered >= len(shown) or now > latest + _LATE_SECONDS
+    if last.delivered < len(shown):
+        return False
+    audience = view.audience(name)
+    return bool(last.expansion) and (audience is None or audience & there <= shown)

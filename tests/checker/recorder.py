@@ -14,11 +14,13 @@ class Recorder:
     """A history under way.
 
     Attributes:
+        seed: of the run.
         history: the operations so far.
         tops: (client, conversation) -> highest seq its application was given.
     """
 
     def __init__(self, seed: int, url: str, note: str = "") -> None:
+        self.seed = seed
         self.history: list[Operation] = [Run(seed, url, note)]
         self.tops: dict[tuple[str, str], int] = defaultdict(int)
         self._start = time.monotonic()

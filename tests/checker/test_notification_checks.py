@@ -9,6 +9,8 @@ import pytest
 from tests.checker.audience import members, text
 from tests.checker.history import (
     Controlled,
+    Disturbed,
+    Kept,
     Mapped,
     Opened,
     Operation,
@@ -98,6 +100,8 @@ BREACHES: dict[str, Callable[[], list[Operation]]] = {
     "G9 shown_late": change(Uploaded, lambda one: one.notification == FIRST, expires=1.3),
     "G9 not_reached": change(Shown, lambda one: one.user == "bob", user="nobody", client="nobody/phone"),
     "G9 wrong_expansion": change(Recipients, lambda one: one.outcome == "expansion", users=("ann", "carl")),
+    "G9 not_begun": change(Reported, lambda one: one.state == "EXPIRED", state="EXPANDING", expansion=0, expired=0),
+    "G9 not_pinned": change(Reported, lambda one: one.state == "EXPIRED", snapshot=0),
     "G10 sum_broken": change(Reported, lambda one: one.completed == 1.3 + 0.01, pending=0),
     "G10 more_than_possible": change(Reported, lambda one: one.completed == 1.1 + 0.01, delivered=1, pending=1),
     "G10 went_back": add(reading(FIRST, "COMPLETED", 1.9, 1, 1, expired=1)),
@@ -109,6 +113,8 @@ BREACHES: dict[str, Callable[[], list[Operation]]] = {
     "G10 delivered_forgotten": change(Recipients, lambda one: one.outcome == "delivered", users=("ann",)),
     "G11 sent_after_cancel": add(reading(CANCELLED, "CANCELLED", 2.6, 2, 1, cancelled=1)),
     "G11 shown_after_cancel": add(Shown("bob/phone", "bob", CANCELLED, 2.6)),
+    "G11 not_cancelled": change(Reported, lambda one: one.state == "CANCELLED", state="SENDING", cancelled=0, pending=2),
+    "G11 not_paused": change(Reported, lambda one: one.state == "PAUSED", state="SENDING"),
     "G11 sent_while_paused": change(Reported, lambda one: one.completed == 1.5 + 0.01, sent=2),
     "G12 fence_went_back": change(Reported, lambda one: one.completed == 1.4 + 0.01, fence=5),
 }
@@ -118,6 +124,7 @@ COMPANIONS = {
         "G10 delivered_to_nobody",
         "G10 delivered_forgotten",
     },  # whoever was shown it instead
+    "G9 not_begun": {"G9 wrong_expansion"},  # the store has an expansion that its report doesn't tell of
     "G9 shown_to_stranger": {"G10 delivered_forgotten"},
     "G11 shown_after_cancel": {"G10 delivered_forgotten"},
 }
@@ -138,6 +145,31 @@ def test_each_breach_is_caught_by_its_own_check(fault: str) -> None:
 def test_a_mapping_that_was_never_answered_leaves_audiences_unjudged() -> None:
     history = add(Mapped("shop", "vip", ("carl",), (), 3.0), Shown("carl/phone", "carl", FIRST, 4.0))()
     assert not {breach.name for breach in judge(history)} & {"shown_to_stranger", "wrong_expansion", "not_reached"}
+
+
+def test_acknowledgements_cut_off_on_their_way_may_be_missing_from_what_is_over() -> None:
+    lost = change(Recipients, lambda one: one.outcome == "delivered" and one.notification == CANCELLED, users=())()
+    assert {breach.name for breach in judge(lost)} == {"delivered_forgotten"}
+    assert judge([*lost, Disturbed(2.0, 2.05)]) == []
+    assert {breach.name for breach in judge([*lost, Disturbed(4.0, 5.0)])} == {"delivered_forgotten"}
+
+
+def test_what_a_device_has_may_count_though_it_was_too_late_to_show_it() -> None:
+    kept = Kept("bob/phone", "bob", CANCELLED)
+    history = change(Recipients, lambda one: one.outcome == "delivered" and one.notification == CANCELLED, users=("ann", "bob"))()
+    assert {breach.name for breach in judge(history)} == {"delivered_to_nobody"}
+    assert judge([*history, kept]) == []
+
+
+def test_one_cancelled_before_it_was_expanded_is_for_nobody() -> None:
+    early: list[Operation] = [
+        upload("n-early", 3.0, 100.0),
+        replace(reading("n-early", "CANCELLED", 3.1, 0, 0), expansion=0, snapshot=0),
+    ]
+    empty = Recipients("poll", "n-early", "expansion", (), 11.0)
+    assert judge([*add(*early)(), empty]) == []
+    shown = Shown("ann/phone", "ann", "n-early", 4.0)
+    assert "shown_to_stranger" in {breach.name for breach in judge([*add(*early, shown)(), empty])}
 
 
 def test_a_history_survives_being_written() -> None:

@@ -1,7 +1,7 @@
 """People talking at random: devices come and go, members are added and removed, messages are edited, history is read meanwhile.
 
 Everything random comes from one seed; what the network and the servers do in between does not, so a seed repeats the intentions of
-a run and not its interleaving. The phases: `open`, `talk` (as faults happen), `settle` (they are over: all answers and all messages
+a run and not its interleaving. The phases: `open`, `work` (as faults happen), `settle` (they are over: all answers and all messages
 arrive), `read_back` (everyone reads all history, both ways).
 """
 
@@ -96,7 +96,7 @@ class Workload:
             finally:
                 await asyncio.gather(*(device.finish() for device in self.devices))
 
-    async def talk(self, seconds: float) -> None:
+    async def work(self, seconds: float) -> None:
         """Everyone acts at random for so long; what they are at then, `settle` awaits."""
         work = [self._act(device, random.Random(self._rng.random())) for device in self.devices]
         work += [self._change_members(place, random.Random(self._rng.random())) for place in self.places if place.guest]

@@ -1,6 +1,7 @@
 """A router's side of the hand-over: it takes down what it is told, and can be made to refuse, fail or hang."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,8 @@ class Router(NotificationServiceServicer):
         refreshed: ids it was told to look at.
         refuse: refuse what comes.
         fail: fail what comes.
+        mute: take what comes, and never answer.
+        room: take so many; refuse the rest.
         answering: cleared to hold its answers.
     """
 
@@ -34,6 +37,8 @@ class Router(NotificationServiceServicer):
         self.refreshed: list[str] = []
         self.refuse = False
         self.fail = False
+        self.mute = False
+        self.room = sys.maxsize
         self.answering = asyncio.Event()
         self.answering.set()
         self._told = asyncio.Condition()
@@ -62,9 +67,12 @@ class Router(NotificationServiceServicer):
             raise errors.unavailable("this router fails")
         if self.refuse:
             return pb.StartNotificationsResponse(refused_notification_ids=ids)
-        self.started.extend((one.notification_id, one.fence) for one in request.notifications)
+        room = max(0, self.room - len(self.started))
+        self.started.extend((one.notification_id, one.fence) for one in request.notifications[:room])
         await self._tell()
-        return pb.StartNotificationsResponse()
+        if self.mute:
+            await asyncio.Event().wait()
+        return pb.StartNotificationsResponse(refused_notification_ids=ids[room:])
 
     async def RefreshNotifications(self, request: pb.RefreshNotificationsRequest, context: Any) -> pb.RefreshNotificationsResponse:
         """Look at notifications."""

@@ -233,10 +233,16 @@ def test_an_error_moves_to_another_field_with_its_message() -> None:
     assert (raised.value.field, raised.value.retry_after) == ("", 2.5)
 
 
-@given(after=st.integers(0, 2**32))
+@given(after=st.integers(0, 2**32 - 2))
 def test_a_place_in_a_listing_is_found_again(after: int) -> None:
     place = Place("n" + "a" * 26, 3, after)
     assert Place("n" + "a" * 26, 3, 0).moved_by(str(place)) == place
+
+
+@pytest.mark.parametrize("after", [-1, 2**32 - 1, 2**64, 10**30])
+def test_a_place_where_nobody_can_be_is_refused_by_name(after: int) -> None:
+    with pytest.raises(TidingsError, match="page_token"):
+        Place("n" + "a" * 26, 3, 0).moved_by(str(Place("n" + "a" * 26, 3, after)))
 
 
 @given(token=st.text(min_size=1))

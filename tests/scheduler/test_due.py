@@ -11,6 +11,7 @@ from mesh import naming
 from mesh.errors import TidingsError
 from mesh.nodes import NodePool
 from scheduler.grpc_routers import GrpcRouter, GrpcRouters
+from scheduler.series import Series
 from scheduler.times import SECOND, clock, timestamp
 from tests.scheduler.business import Business, eventually, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
@@ -120,19 +121,95 @@ def claims(mesh: Mesh) -> float:
     return sum(float(line.split()[-1]) for line in counted)
 
 
-@pytest.mark.parametrize("fault", ["refuse", "fail"])
-async def test_what_a_router_does_not_take_is_tried_again(router: Router, business: Business, fault: str) -> None:
-    setattr(router, fault, True)
+async def test_what_a_router_refuses_is_tried_again(router: Router, business: Business) -> None:
+    router.refuse = True
     notification_id = await business.send()
     await router.until(lambda: len(router.calls) >= 3)
     assert not router.started
-    setattr(router, fault, False)
+    router.refuse = False
     await router.until(lambda: notification_id in router.ids)
     assert router.started[0][1] == len(router.calls), "each try is a claim with a fence of its own"
 
 
-async def test_a_router_that_hangs_holds_up_no_other(mesh: Mesh, business: Business) -> None:
+async def test_what_a_router_fails_over_is_tried_again_when_its_lease_is_over(
+    mesh: Mesh, router: Router, business: Business
+) -> None:
+    router.fail = True
+    notification_id = await business.send()
+    await router.until(lambda: router.calls)
+    router.fail = False
+    mesh.clock.advance(seconds=10.1)
+    await router.until(lambda: router.started == [(notification_id, 2)])
+
+
+async def test_a_full_router_holds_up_no_other(mesh: Mesh, store: Store) -> None:
+    full, idle = await mesh.router(), await mesh.router()
+    full.room = 1
+    business = await mesh.scheduler(claim_room=2)
+    sent = [await business.send(send_time=LATER) for _ in range(20)]
+    mine = [one for one in sent if naming.owner(one, [full.router_id, idle.router_id]) == full.router_id]
+    for one in mine:
+        await business.prioritize(one, 9)
+    mesh.clock.advance(days=1)
+    async with asyncio.timeout(5):
+        await idle.takes(len(sent) - len(mine))
+        await full.takes(1)
+    assert (full.ids, set(idle.ids)) == (mine[:1], set(sent) - set(mine))
+    full.room = len(sent)
+    async with asyncio.timeout(5):
+        await full.takes(len(mine))
+    assert sorted(full.ids) == sorted(mine), "once it takes things again, it gets all of them, though their leases still run"
+
+
+async def test_what_a_router_took_without_an_answer_stays_with_it(mesh: Mesh, router: Router, business: Business) -> None:
+    router.mute = True
+    notification_id = await business.send()
+    await router.until(lambda: router.started)
+    router.mute = False
+    for _ in range(20):  # the first of them goes after the time for the answer is over
+        probe = await business.send()
+        await router.until(lambda: probe in router.ids)  # noqa: B023
+    assert dict(router.started)[notification_id] == 1
+    mesh.clock.advance(seconds=10.1)
+    await router.until(lambda: (notification_id, 2) in router.started)
+
+
+async def test_what_a_router_left_without_an_answer_goes_to_another_at_once(mesh: Mesh, business: Business) -> None:
+    async with AsyncExitStack() as life:
+        mute = await mesh.router(life)
+        mute.mute = True
+        notification_id = await business.send()
+        await mute.until(lambda: mute.started)
+    router = await mesh.router()
+    await router.until(lambda: router.started == [(notification_id, 2)])
+
+
+async def test_an_occurrence_that_can_not_be_prepared_harms_no_other(
+    mesh: Mesh, router: Router, business: Business, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = Series.follow_claimed
+
+    async def fails(series: Series, claimed: stored.StoredNotification) -> bool:
+        if claimed.notification_id == broken:
+            raise ZeroDivisionError
+        return await follow(series, claimed)
+
+    monkeypatch.setattr(Series, "follow_claimed", fails)
+    daily = common.Recurrence(cron="0 8 * * *")
+    broken, fine = [await business.send(recurrence=daily) for _ in range(2)]
+    mesh.clock.advance(days=1)
+    await router.until(lambda: fine in router.ids)
+    last = await business.send()
+    await router.until(lambda: last in router.ids)
+    assert broken not in router.ids
+    monkeypatch.setattr(Series, "follow_claimed", follow)
+    mesh.clock.advance(seconds=10.1)
+    await router.until(lambda: broken in router.ids)
+
+
+async def test_a_router_that_hangs_holds_up_no_other(mesh: Mesh, store: Store) -> None:
     hanging, fine = await mesh.router(), await mesh.router()
+    business = await mesh.scheduler(handover_seconds=5)
     hanging.answering.clear()
     sent = [await business.send() for _ in range(20)]
     mine = [one for one in sent if naming.owner(one, [hanging.router_id, fine.router_id]) == fine.router_id]

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.errors import TidingsError
+from scheduler.recipients import Place
 from tests.scheduler.business import Business, refusal, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
@@ -101,6 +102,7 @@ async def test_recipients_name_what_is_wrong(store: Store, router: Router, busin
         business.recipients(one, common.OUTCOME_EXPANSION, 1, "nonsense"),
         business.recipients(one, common.OUTCOME_EXPANSION, 1, "bi8vLw=="),
         business.recipients(one, common.OUTCOME_EXPANSION, 1, "é"),
+        business.recipients(one, common.OUTCOME_EXPANSION, 1, str(Place(one, common.OUTCOME_EXPANSION, 2**64))),
     ):
         assert await refusal(call) == ("INVALID_FIELD", "page_token")
 

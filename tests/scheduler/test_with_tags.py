@@ -1,5 +1,6 @@
 """The scheduler with the real tags' service, over a real store."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,12 +26,22 @@ class Tags:
 
     async def put(self, tag: str, *user_ids: str) -> None:
         """Give these users a tag, which comes into being."""
-        change = tag_pb2.TagChange(tag=tag, add_user_ids=user_ids)
+        await self.put_all([tag], *user_ids)
+
+    async def put_all(self, tags: Sequence[str], *user_ids: str) -> None:
+        """Give these users all of these tags."""
+        changes = [tag_pb2.TagChange(tag=tag, add_user_ids=user_ids) for tag in tags]
         open_call: Any = self.stub.ApplyMapping
         call = open_call()
-        await call.write(tag_pb2.ApplyMappingRequest(tags=[change], create_tags=True))
+        await call.write(tag_pb2.ApplyMappingRequest(tags=changes, create_tags=True))
         await call.done_writing()
         assert [response async for response in call]
+
+    async def combine(self, name: str, tags: Sequence[str]) -> None:
+        """Save a combination of all of these."""
+        call: Any = self.stub.PutCombination
+        with rpc.named_errors():
+            await call(tag_pb2.PutCombinationRequest(name=name, expression=" + ".join(tags)))
 
 
 @pytest.fixture
@@ -86,6 +97,17 @@ FAULTS: list[tuple[dict[str, str], str, str]] = [
 async def test_what_is_wrong_is_named_at_its_field(business: Business) -> None:
     for whom, reason, field in FAULTS:
         assert await refusal(business.upload(spec(**whom))) == (reason, field), whom
+
+
+async def test_an_audience_may_name_so_many_also_through_combinations(tags: Tags, business: Business) -> None:
+    names = [f"t{number:03}" for number in range(998)]
+    for start in range(0, len(names), 200):
+        await tags.put_all(names[start : start + 200], "ann")
+    await tags.combine("some", names[:499])
+    await tags.combine("others", names[499:])
+    assert (await business.upload(spec(expression="some + others"))).estimated_audience == 1
+    for whom in ({"expression": "some + others + gold + left"}, {"expression": "some + others", "excluded_expression": "gold"}):
+        assert await refusal(business.upload(spec(**whom))) == ("EXPRESSION_TOO_LARGE", "spec.audience.expression")
 
 
 async def test_who_did_not_get_one_can_be_sent_another(store: Store, router: Router, business: Business) -> None:

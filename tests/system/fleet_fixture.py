@@ -3,7 +3,6 @@
 Every process dies with this one, however that ends. What they say is in `<name>.log` in the fleet's folder.
 """
 
-import ctypes
 import itertools
 import os
 import re
@@ -19,16 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.servers import EtcdServer, PostgresServer, free_port, process_wait
+from bench.servers import EtcdServer, PostgresServer, process_wait
+from mesh import naming
 from mesh.credentials import mint_token
+from mesh.process import open_registry
 from tests.system.fences import PostgresFences
+from tests.system.ports import lasting_port
 from tidings_client.business import Business
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0  # nine interpreters on two busy cores
 LEASE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_PR_SET_PDEATHSIG = 1
 _SERVICES = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
 _PORTS = {"tagsvc": ("port", "mesh-port"), "balancer": ("port", "grpc-port")}
 _QUICK = {
@@ -89,11 +90,9 @@ class Fleet:
         ports = {flag: str(port) for flag, port in one.ports.items()}
         given = ports | {"registry": self.registry, **{flag: str(value) for flag, value in _QUICK.get(one.service, {}).items()}}
         flags = [part for flag, value in given.items() for part in (f"--{flag}", value)]
+        command = [*_dying_with_us(), sys.executable, "-m", one.service, *flags]
         with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", one.service, *flags]
-            one.process = subprocess.Popen(
-                command, env=self._environment(one.service), stdout=log, stderr=log, preexec_fn=_die_with_parent
-            )
+            one.process = subprocess.Popen(command, env=self._environment(one.service), stdout=log, stderr=log)
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -122,6 +121,13 @@ class Fleet:
         """The value of a metric with that label, such as `why="fenced"`; 0 when it was never counted."""
         found = re.search(rf"^{metric}{{[^}}]*{label}[^}}]*}} (\S+)$", self._ask(name, "/metrics"), re.MULTILINE)
         return float(found[1]) if found else 0.0
+
+    async def owner(self, notification_id: str) -> str:
+        """The router that a notification is given to as things are."""
+        async with open_registry(self.registry) as registry:
+            nodes = await anext(registry.watch("router"))
+        address = nodes[naming.owner(notification_id, nodes) or ""].grpc_address
+        return next(name for name, one in self.members.items() if address.endswith(f":{one.ports['port']}"))
 
     def await_ready(self, *names: str) -> None:
         """Wait until these serve.
@@ -184,7 +190,7 @@ def run_fleet(folder: Path, postgres: PostgresServer, etcd: EtcdServer) -> Itera
     for service, count in _SERVICES.items():
         for number in range(1, count + 1):
             name = service if count == 1 else f"{service}-{number}"
-            ports = {flag: free_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
+            ports = {flag: lasting_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
             fleet.members[name] = Member(name, service, ports)
     try:
         for name in fleet.members:
@@ -210,7 +216,7 @@ def _await_edge(url: str) -> None:
             return
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill it when our process dies, however it dies (Linux; prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _dying_with_us() -> list[str]:
+    """Runs a command that the kernel kills when our process dies, however it dies (Linux; util-linux). Not by code between fork and
+    exec: gRPC's threads in this process don't survive that."""
+    return ["setpriv", "--pdeathsig", "KILL", "--"] if sys.platform == "linux" else []

@@ -21,7 +21,8 @@ from tests.checker.verdict import judge
 
 SETTLE_SECONDS = 30.0
 Fault = Callable[[random.Random, asyncio.Event], Coroutine[None, None, None]]
-"""Does harm, by the random source, until it has done enough or the event says so; leaves every service up."""
+"""Does harm, by the random source, until it has done enough or the event says so; leaves every service up. One that cuts off what
+is under way records that as Disturbed; services that stop in order lose nothing."""
 
 
 class Work(Protocol):
@@ -52,7 +53,6 @@ async def no_fault(rng: random.Random, enough: asyncio.Event) -> None:
 async def live_through(
     recorder: Recorder,
     works: Sequence[Work],
-    seed: int,
     seconds: float,
     fault: Fault = no_fault,
     heal: Callable[[], None] | None = None,
@@ -64,10 +64,11 @@ async def live_through(
         heal: called when the fault is over.
     """
     async with AsyncExitStack() as stack:
-        for one in works:
-            await stack.enter_async_context(one.open())
+        async with asyncio.timeout(SETTLE_SECONDS):
+            for one in works:
+                await stack.enter_async_context(one.open())
         enough = asyncio.Event()
-        failing = asyncio.create_task(fault(random.Random(seed), enough))
+        failing = asyncio.create_task(fault(random.Random(recorder.seed), enough))
         await asyncio.gather(*(one.work(seconds) for one in works))
         enough.set()
         await failing
@@ -75,8 +76,9 @@ async def live_through(
             heal()
         settled = all(await asyncio.gather(*(one.settle(SETTLE_SECONDS) for one in works)))
         if settled:
-            await asyncio.gather(*(one.read_back() for one in works))
-    verdict(recorder.history, seed, settled=settled)
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await asyncio.gather(*(one.read_back() for one in works))
+    verdict(recorder.history, recorder.seed, settled=settled)
 
 
 def verdict(history: list[Operation], seed: int, *, settled: bool) -> None:

@@ -23,7 +23,6 @@ import scheduler.serve
 import store.serve
 import tagsvc.serve
 from balancer.settings import BalancerSettings
-from bench.servers import free_port
 from edge.settings import EdgeSettings
 from mesh.credentials import mint_token
 from mesh.registry import MemoryRegistry
@@ -33,6 +32,7 @@ from scheduler.settings import SchedulerSettings
 from store.settings import StoreSettings
 from tagsvc.settings import TagsvcSettings
 from tests.system.fences import SqliteFences
+from tests.system.ports import lasting_port
 from tests.system.proxy import Proxy, open_proxy
 from tidings.common.v1.instance_pb2 import Instance
 from tidings_client.business import Business
@@ -92,12 +92,12 @@ class Mesh:
         keys: dict[str, Any] = {"token_secret": self.token_secret, "ticket_secret": secrets.token_hex(32)}
         common: dict[str, Any] = {"port": 0, "drain_seconds": _DRAIN_SECONDS, "reflection": False}
         store_settings = StoreSettings(**common, database=f"sqlite:///{folder / 'tidings.sqlite'}")
-        self._tagsvc_port, self._scheduler_port = free_port(), free_port()
+        self._tagsvc_port, self._scheduler_port = lasting_port(), lasting_port()
         tagsvc_settings = TagsvcSettings(**{**common, "port": self._tagsvc_port})
         router_settings = RouterSettings(**common, resend_seconds=_RESEND_SECONDS)
         scheduler_settings = SchedulerSettings(**{**common, "port": self._scheduler_port})
         balancer_settings = BalancerSettings(**common, **keys, grpc_port=0, backoff_base_seconds=0.05, backoff_max_seconds=0.5)
-        self._edge_port = free_port()
+        self._edge_port = lasting_port()
         edge_settings = EdgeSettings(**{**common, "port": self._edge_port}, **keys, **_edge(proxy))
         self.services = {
             "store": Service(lambda: store.serve.serve(store_settings, registry, self.telemetry)),

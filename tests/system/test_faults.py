@@ -69,7 +69,7 @@ async def talk(mesh: Mesh, folder: Path, seed: int, fault: Fault, seconds: float
     """Talk while `fault` does its worst, settle, read back, judge."""
     recorder = Recorder(seed, mesh.url)
     workload = Workload(mesh.url, mesh.token, folder, recorder, random.Random(seed))
-    await live_through(recorder, [workload], seed, seconds, fault, mesh.proxy.heal)
+    await live_through(recorder, [workload], seconds, fault, mesh.proxy.heal)
     return recorder.history
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checker.history import Controlled, Operation, Reported, Shown
-from tests.checker.notification_view import NotificationView
+from tests.checker.history import Disturbed, Reported, Shown
 from tests.checker.notification_workload import NotificationPlan, NotificationWorkload
 from tests.checker.recorder import Recorder
 from tests.servers import EtcdServer, PostgresServer, etcd_server, postgres_server  # noqa: F401  (fixtures)
@@ -20,8 +19,11 @@ from tests.system.fleet_fixture import LEASE_SECONDS, Fleet, run_fleet
 from tests.system.living import Fault, draw_seed, live_through
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.etcd]
-WORK_SECONDS = 7.0
-PLAN = NotificationPlan(users=24, silent=4, pause=0.4, rates=(0, 3, 6))  # paced ones take seconds
+WORK_SECONDS = 5.0
+FROZEN_SECONDS = 3 * LEASE_SECONDS  # longer than etcd takes to forget it, too
+RATE = 3  # of the announcement: all of it takes several seconds
+START_SECONDS = 10.0
+PLAN = NotificationPlan(users=24, silent=4, pause=0.4, steered=0.2, rates=(0, 3, 6))
 
 
 @pytest.fixture(scope="module")
@@ -34,71 +36,80 @@ def fleet(
         yield fleet
 
 
-async def test_killed_in_the_middle_of_a_fan_out(fleet: Fleet, tmp_path: Path) -> None:
-    seed, killed = draw_seed(), list[float]()
-    recorder = Recorder(seed, fleet.url)
+@pytest.fixture
+def run(fleet: Fleet, tmp_path: Path) -> "Run":
+    recorder = Recorder(draw_seed(), fleet.url)
+    rng = random.Random(recorder.seed)
+    work = NotificationWorkload(fleet.url, fleet.token, tmp_path, fleet.business, recorder, rng, PLAN, fleet.fences.read)
+    return Run(fleet, recorder, work)
 
+
+async def test_killed_in_the_middle_of_a_fan_out(fleet: Fleet, run: "Run") -> None:
     async def kill(rng: random.Random, enough: asyncio.Event) -> None:
-        await asyncio.sleep(WORK_SECONDS / 3)
-        await recorder.wait_for(lambda: under_way(recorder.history) > 1, WORK_SECONDS)
-        names = [f"{service}-{rng.randint(1, 2)}" for service in ("router", "scheduler", "tagsvc")]
+        names = [await run.owner_in_the_middle(), *(f"{service}-{rng.randint(1, 2)}" for service in ("scheduler", "tagsvc"))]
         for name in names:
             fleet.kill(name)
-            killed.append(recorder.now())
             await asyncio.sleep(rng.expovariate(1 / 0.3))
         for name in names:
             fleet.start(name)
         await asyncio.to_thread(fleet.await_ready, *names)
+        run.recorder.add(Disturbed(run.since, run.recorder.now()))
 
-    await notify(fleet, recorder, tmp_path, seed, kill)
-    assert taken_over(recorder.history, killed[0]) > 0, "no notification changed its owner after the kill"
+    await run.live_through(kill)
+    assert run.taken_over(), "what the killed router was sending got no other owner"
 
 
-async def test_frozen_for_longer_than_the_lease(fleet: Fleet, tmp_path: Path) -> None:
-    seed, frozen = draw_seed(), list[float]()
-    recorder = Recorder(seed, fleet.url)
-    name = f"router-{random.Random(seed).randint(1, 2)}"
-    before = fleet.metric(name, "router_notification_runs_ended_total", 'why="fenced"')
+async def test_frozen_for_longer_than_the_lease(fleet: Fleet, run: "Run") -> None:
+    fenced: list[float] = []
 
     async def freeze(rng: random.Random, enough: asyncio.Event) -> None:
-        await asyncio.sleep(WORK_SECONDS / 3)
-        await recorder.wait_for(lambda: under_way(recorder.history) > 1, WORK_SECONDS)
+        name = await run.owner_in_the_middle()
+        before = runs_fenced(fleet, name)
         fleet.freeze(name)
-        frozen.append(recorder.now())
-        await asyncio.sleep(3 * LEASE_SECONDS)
+        await asyncio.sleep(FROZEN_SECONDS)
         fleet.thaw(name)
+        await asyncio.to_thread(fleet.await_ready, name)
+        await asyncio.sleep(LEASE_SECONDS)  # within this it renews what it believes to own
+        fenced.append(runs_fenced(fleet, name) - before)
 
-    await notify(fleet, recorder, tmp_path, seed, freeze)
-    assert taken_over(recorder.history, frozen[0]) > 0, "no notification changed its owner after the freeze"
-    fenced = fleet.metric(name, "router_notification_runs_ended_total", 'why="fenced"') - before
-    assert fenced > 0, "the router woke, and nothing that it wrote was refused"
-
-
-async def notify(fleet: Fleet, recorder: Recorder, folder: Path, seed: int, fault: Fault) -> None:
-    """A business at work while `fault` does its worst."""
-    rng = random.Random(seed)
-    business = NotificationWorkload(fleet.url, fleet.token, folder, fleet.business, recorder, rng, PLAN, fleet.fences.read)
-    await live_through(recorder, [business], seed, WORK_SECONDS, fault)
-    assert sum(isinstance(one, Shown) for one in recorder.history) > 40, "too little was shown to prove anything"
+    await run.live_through(freeze)
+    assert run.taken_over(), "what the frozen router was sending got no other owner"
+    assert fenced[0] > 0, "the router woke, and nothing that it wrote was refused"
 
 
-def under_way(history: list[Operation]) -> int:
-    """How many notifications are being sent: some recipients were, others that could be were not."""
-    view = NotificationView(history)
-    last = [view.last(name) for name in view.uploads]
-    return sum(one is not None and one.state == "SENDING" and 0 < one.sent < one.expansion - PLAN.silent for one in last)
+class Run:
+    """A business at work at the fleet, and among what it does one long announcement, in the middle of which something happens."""
+
+    def __init__(self, fleet: Fleet, recorder: Recorder, work: NotificationWorkload) -> None:
+        self.recorder = recorder
+        self.since = 0.0
+        self._fleet, self._work = fleet, work
+        self._name = ""
+
+    async def live_through(self, fault: Fault) -> None:
+        """Work while `fault` does its worst, settle, and judge."""
+        await live_through(self.recorder, [self._work], WORK_SECONDS, fault)
+        assert sum(isinstance(one, Shown) for one in self.recorder.history) > 20, "too little was shown to prove anything"
+
+    async def owner_in_the_middle(self) -> str:
+        """Send the announcement, wait until some have it, and give the router that is sending it."""
+        self._name = await self._work.announce(RATE)
+        assert await self.recorder.wait_for(lambda: self._sent() > 1, START_SECONDS), "the announcement never began"
+        self.since = self.recorder.now()
+        return await self._fleet.owner(self._name)
+
+    def taken_over(self) -> bool:
+        """Whether the announcement was given to another owner then, who sent it to more people."""
+        later = [one for one in self._readings() if one.completed > self.since - 1.0]
+        return any(0 < before.fence < after.fence and before.sent < later[-1].sent for before, after in pairwise(later))
+
+    def _sent(self) -> int:
+        return max((one.sent for one in self._readings()), default=0)
+
+    def _readings(self) -> list[Reported]:
+        return [one for one in self.recorder.history if isinstance(one, Reported) and one.notification == self._name]
 
 
-def taken_over(history: list[Operation], since: float) -> int:
-    """How many notifications were given to another owner after that time, and were sent to more people then."""
-    view, count = NotificationView(history), 0
-    steered = {one.notification for one in history if isinstance(one, Controlled)}
-    for name, readings in view.readings.items():
-        later = [one for one in readings if one.completed > since - 1.0]
-        count += name not in steered and any(_moved(one, later) for one in pairwise(later))
-    return count
-
-
-def _moved(pair: tuple[Reported, Reported], later: list[Reported]) -> bool:
-    before, after = pair
-    return 0 < before.fence < after.fence and before.sent < later[-1].sent
+def runs_fenced(fleet: Fleet, name: str) -> float:
+    """How many of its notifications a router found to be another's."""
+    return fleet.metric(name, "router_notification_runs_ended_total", 'why="fenced"')

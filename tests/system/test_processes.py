@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench.servers import free_port
 from mesh.credentials import mint_token
 from tests.checker.recorder import Recorder
 from tests.checker.workload import Plan, Workload
 from tests.system.living import SETTLE_SECONDS, verdict
+from tests.system.ports import lasting_port
 
 TIDINGS = Path(sys.executable).with_name("tidings")
 _FREE = ("--tagsvc-port", "0", "--scheduler-port", "0")
@@ -25,7 +25,7 @@ class Up:
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self._ports = free_port(), free_port()
+        self._ports = lasting_port(), lasting_port()
         self._process: asyncio.subprocess.Process | None = None
         self.url = f"http://127.0.0.1:{self._ports[0]}"
 
