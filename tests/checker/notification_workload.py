@@ -45,7 +45,7 @@ class NotificationPlan:
         users: in all; `silent` of them have no device, a quarter of the others have two.
         tags: their number.
         pause: mean seconds between two actions of the business, and between the coming and going of a device.
-        steered: share of the notifications that are cancelled, or paused and resumed.
+        steered: of so many notifications one is cancelled, and one paused and resumed.
         rates: recipients in a second of which each notification gets one; 0 for no bound.
     """
 
@@ -53,7 +53,7 @@ class NotificationPlan:
     silent: int = 4
     tags: int = 5
     pause: float = 0.25
-    steered: float = 0.4
+    steered: int = 5
     rates: tuple[int, ...] = (0, 4, 10)
 
 
@@ -93,6 +93,7 @@ class NotificationWorkload:
         self._enough = asyncio.Event()
         self._names: list[str] = []
         self._numbers = 0
+        self._campaigns = 0
         self._version = 0
         self._offset = time.time() - recorder.now()
 
@@ -197,13 +198,16 @@ class NotificationWorkload:
 
     async def _notify(self, rng: random.Random) -> None:
         while await self._pause(rng.expovariate(1 / self._plan.pause)):
-            self._acting.append(asyncio.create_task(self._campaign(random.Random(rng.random()))))
+            self._acting.append(asyncio.create_task(self._campaign(self._campaigns, random.Random(rng.random()))))
+            self._campaigns += 1
 
-    async def _campaign(self, rng: random.Random) -> None:
+    async def _campaign(self, number: int, rng: random.Random) -> None:
         """A notification, and what the business does with it afterwards."""
         name = await self._upload(self._draw_upload(rng), rng)
-        if name and rng.random() < self._plan.steered:
-            await rng.choice([self._cancel, self._pause_and_resume])(name, rng)
+        if name and number % self._plan.steered == 1:
+            await self._cancel(name, rng)
+        elif name and number % self._plan.steered == 3:
+            await self._pause_and_resume(name, rng)
 
     async def _upload(self, upload: Uploaded, rng: random.Random) -> str:
         request = pb.UploadNotificationRequest(request_id=upload.request_id, spec=self._spec(upload, rng))
