@@ -4,6 +4,7 @@ What a lost link carried is `Routes`' and `LinkQueue`'s business; opening it aga
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
@@ -77,6 +78,13 @@ class Link:
         self._acks.gathered()
         return self.queue.acks.add(notification_id, users, stray)
 
+    def say_all(self, heard: Callable[[], None]) -> None:
+        """Let go what waits for its time, and call `heard` once the router has acted on it."""
+        self.queue.release_marks()
+        self.queue.acks.release()
+        self.queue.barrier(heard)
+        self._wake.set()
+
     async def run(self) -> None:
         """Hold the stream until it ends.
 
@@ -85,7 +93,7 @@ class Link:
         """
         call: Any = link_pb2_grpc.LinkServiceStub(self.channel).Link()
         writer: asyncio.Task[None] | None = None
-        hello, snapshot = self.queue.hello(self._edge_id), self.queue.snapshot(self._port.on_opening(self))
+        hello, snapshot = self.queue.hello(self._edge_id, self.router_id), self.queue.snapshot(self._port.on_opening(self))
         try:
             async with asyncio.timeout(GO_LIVE_SECONDS):
                 await call.write(hello)

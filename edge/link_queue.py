@@ -51,9 +51,9 @@ class LinkQueue:
     def __len__(self) -> int:
         return len(self._envelopes)
 
-    def hello(self, edge_id: str) -> link_pb2.LinkRequest:
+    def hello(self, edge_id: str, router_id: str = "") -> link_pb2.LinkRequest:
         """The first request."""
-        hello = link_pb2.LinkHello(edge_id=edge_id, protocol_version=PROTOCOL_VERSION)
+        hello = link_pb2.LinkHello(edge_id=edge_id, protocol_version=PROTOCOL_VERSION, router_id=router_id)
         return link_pb2.LinkRequest(sequence=self._next(), hello=hello)
 
     def snapshot(self, user_ordinals: bytes) -> link_pb2.LinkRequest:

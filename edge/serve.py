@@ -60,6 +60,7 @@ async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry
             edge.population.drain()
             await registration.update(instance)
             await edge.departures.leave(settings.drain_seconds)
+            await edge.switchboard.say_all(settings.drain_seconds)
 
 
 class _Edge:

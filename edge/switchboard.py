@@ -3,6 +3,8 @@
 It runs on the event loop and never waits. Frames are written to the clients once, at the end of each batch.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -193,6 +195,22 @@ class Switchboard:
         if owner is None:
             raise errors.unavailable("no router is there just now")
         return self.links[owner]
+
+    async def say_all(self, within: float) -> None:
+        """Tell the routers all that waits for its time; returns when they have acted on it, or after so many seconds."""
+        waiting, heard = len(self.links), asyncio.Event()
+
+        def passed() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting <= 0:
+                heard.set()
+
+        for link in self.links.values():
+            link.say_all(passed)
+        if self.links:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), within)
 
     # For links: see LinkPort
 

@@ -100,6 +100,8 @@ class LinkServicer(LinkServiceServicer):
         hello = await _first(context, "hello")
         if hello.hello.protocol_version != PROTOCOL_VERSION:
             raise errors.invalid_field("hello.protocol_version", f"this router speaks {PROTOCOL_VERSION}")
+        if hello.hello.router_id not in ("", self._router_id):
+            raise errors.unavailable(f"{hello.hello.router_id} is gone; {self._router_id} has its address now")
         if self._leaving:
             raise errors.unavailable("this router leaves: link with the others")
         link = EdgeLink(hello.hello.edge_id, Outbox(*self._bounds), self._meters)

@@ -259,3 +259,13 @@ async def test_a_link_that_begins_wrongly_is_refused(mesh: Mesh, router: Instanc
 
 def test_an_empty_bitmap_survives_the_wire() -> None:
     assert BitMap.deserialize(BitMap().serialize()) == BitMap()
+
+
+async def test_a_link_meant_for_another_router_is_refused_and_ends_no_other(mesh: Mesh, router: Instance) -> None:
+    hello = link_pb2.LinkHello(edge_id="edge", protocol_version=1, router_id="router-that-is-gone")
+    async with edge(router.grpc_address, edge_id="edge") as one, grpc.aio.insecure_channel(router.grpc_address) as channel:
+        call: Any = LinkServiceStub(channel).Link()
+        await call.write(link_pb2.LinkRequest(sequence=1, hello=hello))
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        await one.ask("alice", 0, open_session=link_pb2.OpenSession(device_id="phone"))
+        assert not one.ended

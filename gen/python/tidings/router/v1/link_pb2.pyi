@@ -164,19 +164,25 @@ class LinkHello(_message.Message):
 
     EDGE_ID_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    ROUTER_ID_FIELD_NUMBER: _builtins.int
     edge_id: _builtins.str
     """The edge's instance id."""
     protocol_version: _builtins.int
     """Version of this link protocol; 1."""
+    router_id: _builtins.str
+    """Whom the edge means to reach. A router with another id refuses: it has the address of one that is gone, which the registry may
+    still name, and must not take this for the edge's only link. Empty for whoever answers.
+    """
     def __init__(
         self,
         *,
         edge_id: _builtins.str = ...,
         protocol_version: _builtins.int = ...,
+        router_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge_id", b"edge_id", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge_id", b"edge_id", "protocol_version", b"protocol_version", "router_id", b"router_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
