@@ -21,7 +21,7 @@ from bench.mesh import Target, fleet, one_process
 from bench.people import fill, user_id
 from bench.remote import RemoteGenerator, generator
 from bench.resources import measure
-from bench.tags import EXPRESSION, STRIDES
+from bench.tags import EXPRESSION, by_pyroaring, operands
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.scheduler.v1 import scheduler_pb2 as pb
@@ -82,7 +82,7 @@ def run(options: NotifyOptions) -> Figures:
     """
     settings = {"mode": options.mode, "clients": options.clients, "connected": options.connected, "bytes": options.size}
     figures = Figures("notify", settings)
-    tags = {name: BitMap(range(1, options.clients + 1, stride)) for name, stride in STRIDES.items()}
+    tags = operands(options.clients)
     audience = _by_pyroaring(figures, tags, options.clients)
 
     def seed(database: str) -> None:
@@ -101,9 +101,8 @@ def run(options: NotifyOptions) -> Figures:
 
 
 def _by_pyroaring(figures: Figures, tags: dict[str, BitMap], clients: int) -> BitMap:
-    everybody = BitMap(range(1, clients + 1))
     started = time.perf_counter()
-    found = ((tags["a"] | tags["b"]) & (everybody - tags["c"])) - tags["d"]
+    found = by_pyroaring(tags, clients)
     figures.add("pyroaring alone: the expression", (time.perf_counter() - started) * 1e3, "ms", note=f"{len(found):,} clients")
     return found
 

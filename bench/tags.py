@@ -53,11 +53,11 @@ def run(options: TagOptions) -> Figures:
     """Measure."""
     figures = Figures("tags", {"mode": options.mode, "memberships": options.memberships, "clients": options.clients})
     _applied_in_memory(figures, options)
-    operands = {name: BitMap(range(1, options.clients + 1, stride)) for name, stride in STRIDES.items()}
-    _expressions_in_memory(figures, operands, options.clients)
+    tagged = operands(options.clients)
+    _expressions_in_memory(figures, tagged, options.clients)
 
     def seed(database: str) -> None:
-        fill(database, options.clients, operands)
+        fill(database, options.clients, tagged)
 
     with one_process(seed) if options.mode == "process" else fleet(seed=seed) as target:
         asyncio.run(_through_the_service(figures, target, options))
@@ -98,21 +98,27 @@ def _apply_bare(records: list[TagRecord]) -> None:
             tags.setdefault(change.tag, BitMap()).update(BitMap.deserialize(change.added_ordinals))
 
 
-def _expressions_in_memory(figures: Figures, operands: dict[str, BitMap], clients: int) -> None:
+def _expressions_in_memory(figures: Figures, tagged: dict[str, BitMap], clients: int) -> None:
     now = Timestamp()
-    changes = [TagMembers(tag=name, added_ordinals=members.serialize()) for name, members in operands.items()]
+    changes = [TagMembers(tag=name, added_ordinals=members.serialize()) for name, members in tagged.items()]
     snapshot = Snapshot.empty().apply(1, TagRecord(time=now, memberships=MembershipChange(tags=changes)))
-    millions = max(map(len, operands.values())) / 1e6
+    millions = max(map(len, tagged.values())) / 1e6
     ours = _seconds(lambda: evaluate(parse(EXPRESSION), snapshot, clients, {}, {})) * 1e3
-    bare = _seconds(lambda: _bare(operands, clients)) * 1e3
+    bare = _seconds(lambda: by_pyroaring(tagged, clients)) * 1e3
     note = f"{EXPRESSION}, operands of up to {millions:.1f} million"
     figures.add("expression, in memory", ours, "ms", EXPRESSION_TARGET_MS * max(1.0, millions), note=note)
     figures.add("pyroaring: the same by hand", bare, "ms")
 
 
-def _bare(operands: dict[str, BitMap], clients: int) -> BitMap:
+def operands(clients: int) -> dict[str, BitMap]:
+    """Who has the tags of EXPRESSION."""
+    return {name: BitMap(range(1, clients + 1, stride)) for name, stride in STRIDES.items()}
+
+
+def by_pyroaring(tagged: dict[str, BitMap], clients: int) -> BitMap:
+    """Whom EXPRESSION means, by hand."""
     everybody = BitMap(range(1, clients + 1))
-    return ((operands["a"] | operands["b"]) & (everybody - operands["c"])) - operands["d"]
+    return ((tagged["a"] | tagged["b"]) & (everybody - tagged["c"])) - tagged["d"]
 
 
 async def _through_the_service(figures: Figures, target: Target, options: TagOptions) -> None:
@@ -124,13 +130,9 @@ async def _through_the_service(figures: Figures, target: Target, options: TagOpt
             counted = await business.audience.CountExpression(request)
             times.append((time.perf_counter() - started) * 1e3)
         figures.add("expression, counted over gRPC with every part", statistics.median(times), "ms", note="median")
-        figures.faults["miscounted"] = abs(counted.count - len(_bare(_operands(options.clients), options.clients)))
+        figures.faults["miscounted"] = abs(counted.count - len(by_pyroaring(operands(options.clients), options.clients)))
         await _applied(figures, business, "known", lambda _: [user_id(one) for one in range(1, RECORD + 1)], options)
         await _applied(figures, business, "never seen", lambda chunk: [f"new-{chunk}-{one}" for one in range(RECORD)], options)
-
-
-def _operands(clients: int) -> dict[str, BitMap]:
-    return {name: BitMap(range(1, clients + 1, stride)) for name, stride in STRIDES.items()}
 
 
 async def _applied(figures: Figures, business: Business, name: str, users: Callable[[int], list[str]], options: TagOptions) -> None:
