@@ -74,22 +74,36 @@ def list_tags(
 
 
 async def _listing(business: Business, prefix: str) -> list[dict[str, Any]]:
+    return [*await _tags(business, prefix), *await _aliases(business, prefix), *await _combinations(business, prefix)]
+
+
+async def _tags(business: Business, prefix: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     token = ""
     while True:
         page = await business.tags.ListTags(tag_pb2.ListTagsRequest(prefix=prefix, page_size=PAGE, page_token=token))
         found += [_tag(tag) for tag in page.tags]
         if not (token := page.next_page_token):
-            break
+            return found
+
+
+async def _aliases(business: Business, prefix: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    token = ""
     while True:
-        aliases = await business.tags.ListAliases(tag_pb2.ListAliasesRequest(page_size=PAGE, page_token=token))
-        found += [{"alias": one.name, "target": one.target} for one in aliases.aliases if one.name.startswith(prefix)]
-        if not (token := aliases.next_page_token):
-            break
+        page = await business.tags.ListAliases(tag_pb2.ListAliasesRequest(page_size=PAGE, page_token=token))
+        found += [{"alias": one.name, "target": one.target} for one in page.aliases if one.name.startswith(prefix)]
+        if not (token := page.next_page_token):
+            return found
+
+
+async def _combinations(business: Business, prefix: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    token = ""
     while True:
-        saved = await business.tags.ListCombinations(tag_pb2.ListCombinationsRequest(page_size=PAGE, page_token=token))
-        found += [_combination(one) for one in saved.combinations if one.name.startswith(prefix)]
-        if not (token := saved.next_page_token):
+        page = await business.tags.ListCombinations(tag_pb2.ListCombinationsRequest(page_size=PAGE, page_token=token))
+        found += [_combination(one) for one in page.combinations if one.name.startswith(prefix)]
+        if not (token := page.next_page_token):
             return found
 
 
@@ -108,15 +122,16 @@ def _described(line: dict[str, Any]) -> str:
 @app.command(epilog="Example: [bold]tidings tag delete vip[/bold]")
 def delete(name: Name, force: Force = False, data: Data = DEFAULT_DATA, tags: Tags = None, api_key: ApiKey = None) -> None:
     """Delete a tag, a combination, or an alias (@name)."""
-    identity = {"request_id": new_request_id(), "name": name.removeprefix("@"), "force": force}
+    request_id = new_request_id()
 
-    async def work(business: Business) -> int:
+    async def work(business: Business) -> None:
         if name.startswith("@"):
-            return int((await business.tags.DeleteAlias(tag_pb2.DeleteAliasRequest(**identity))).version)  # type: ignore[arg-type]
-        listed = await _listing(business, name)
-        if any(line.get("combination") == name for line in listed):
-            return int((await business.tags.DeleteCombination(tag_pb2.DeleteCombinationRequest(**identity))).version)  # type: ignore[arg-type]
-        return int((await business.tags.DeleteTag(tag_pb2.DeleteTagRequest(**identity))).version)  # type: ignore[arg-type]
+            alias = tag_pb2.DeleteAliasRequest(request_id=request_id, name=name.removeprefix("@"), force=force)
+            await business.tags.DeleteAlias(alias)
+        elif any(one["combination"] == name for one in await _combinations(business, name)):
+            await business.tags.DeleteCombination(tag_pb2.DeleteCombinationRequest(request_id=request_id, name=name, force=force))
+        else:
+            await business.tags.DeleteTag(tag_pb2.DeleteTagRequest(request_id=request_id, name=name, force=force))
 
     Door(data, tags, api_key=api_key).run(work)
     say(f"deleted {name}")
