@@ -1,7 +1,8 @@
-"""Times as the scheduler has them, microseconds since 1970, and as the contracts have them."""
+"""Times as the services keep them, microseconds since 1970, and as the contracts have them."""
 
 import time
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 MICROSECOND = 1_000  # nanoseconds
@@ -15,7 +16,7 @@ def clock() -> int:
     return time.time_ns() // MICROSECOND
 
 
-def microseconds(stamp: Timestamp) -> int:
+def microseconds(stamp: Timestamp | Duration) -> int:
     """From the contracts."""
     return stamp.seconds * SECOND + stamp.nanos // MICROSECOND
 

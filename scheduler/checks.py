@@ -10,8 +10,8 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh import errors, naming
+from mesh.times import MICROSECOND, SECOND, microseconds
 from scheduler import fields
-from scheduler.times import MICROSECOND, SECOND, microseconds
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content
 

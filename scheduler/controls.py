@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.times import timestamp
 from scheduler import checks, timing
 from scheduler.hints import RefreshHints
 from scheduler.ports import NotificationStore
 from scheduler.requests import RequestKey
 from scheduler.series import Series
-from scheduler.times import timestamp
 from scheduler.timing import Lifetimes
 from tidings.store.v1 import notification_pb2 as store
 

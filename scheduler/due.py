@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mesh.errors import TidingsError
+from mesh.times import microseconds
 from scheduler.claims import Claims, claim_of
 from scheduler.handover import Handover
 from scheduler.meters import Meters
 from scheduler.pace import Pace
 from scheduler.series import Series
-from scheduler.times import microseconds
 from tidings.store.v1.notification_pb2 import Claim, StoredNotification
 
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ Every name begins with `scheduler_`, so that services sharing a process and its 
 from collections.abc import Sequence
 
 from mesh.telemetry import Telemetry
-from scheduler.times import SECOND, microseconds
+from mesh.times import SECOND, microseconds
 from tidings.store.v1.notification_pb2 import StoredNotification
 
 

@@ -1,6 +1,6 @@
 """When to ask the store again what is due. Pure: the time is passed in, seconds to wait come out."""
 
-from scheduler.times import SECOND
+from mesh.times import SECOND
 
 _FIRST_SECONDS = 0.001
 _LONGEST_FAILURE_SECONDS = 1.0

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from mesh import errors
-from scheduler.times import SECOND
+from mesh.times import SECOND
 from tidings.common.v1.notification_pb2 import Recurrence
 
 _FIELDS = 5

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from mesh import process, rpc
+from mesh import process, rpc, times
 from mesh.business import BusinessDoor
 from mesh.naming import new_instance_id
 from mesh.nodes import NodePool
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
-from scheduler import times
 from scheduler.aside import Aside
 from scheduler.audiences import Audiences
 from scheduler.claims import Claims

@@ -1,9 +1,9 @@
 """The occurrence of a series that follows another. Pure; times are microseconds since 1970 and passed in."""
 
 from mesh import naming
+from mesh.times import microseconds, timestamp
 from scheduler.recurrence import Calendar
 from scheduler.requests import digest
-from scheduler.times import microseconds, timestamp
 from tidings.common.v1.notification_pb2 import NotificationSpec
 from tidings.store.v1.notification_pb2 import Claim, CreateNotificationRequest, StoredNotification
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh import errors
+from mesh.times import DAY, SECOND, timestamp
 from scheduler import checks
 from scheduler.recurrence import Calendar
 from scheduler.settings import SchedulerSettings
-from scheduler.times import DAY, SECOND, timestamp
 from tidings.common.v1 import notification_pb2 as common
 
 PAST = 5 * SECOND  # between a business's clock and ours; a send time further back is a mistake

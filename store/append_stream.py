@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mesh import errors
 from mesh.batching import Closed
+from mesh.times import timestamp
 from store import checks, codec
 from store.appender import Appender
 from store.model import Draft, Outcome, Refusal
@@ -91,5 +92,5 @@ def _result(outcome: Outcome) -> pb.AppendResult:
         refusal=ErrorCode.ValueType(outcome.refusal),
     )
     if outcome.seq:
-        result.store_time.CopyFrom(codec.timestamp(outcome.stored_at))
+        result.store_time.CopyFrom(timestamp(outcome.stored_at))
     return result

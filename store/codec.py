@@ -1,29 +1,16 @@
 """Between the store's values and the contract's messages. Bodies are kept as they are encoded: Content for messages and edits,
 MembershipEvent for events; nothing for deletions and what they erased."""
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from mesh import errors, naming
+from mesh.times import SECOND, microseconds, timestamp
 from store.group import Change, ChangeKind
 from store.model import MAX_SEQ, Conversation, Entry, Kind, Member, Retention, RetentionKind, User
 from tidings.common.v1 import conversation_pb2 as common
 from tidings.common.v1.content_pb2 import Content
 from tidings.store.v1 import user_pb2
 
-_MICROSECOND = 1_000  # nanoseconds
-_SECOND = 1_000_000  # microseconds
-_KEEP_LEAST = _SECOND
-_KEEP_MOST = 10 * 366 * 24 * 3600 * _SECOND  # ten years, leap years included
-
-
-def timestamp(microseconds: int) -> Timestamp:
-    """A time as the contract has it."""
-    return Timestamp(seconds=microseconds // _SECOND, nanos=microseconds % _SECOND * _MICROSECOND)
-
-
-def microseconds(time: Timestamp) -> int:
-    """A time as the store has it."""
-    return time.seconds * _SECOND + time.nanos // _MICROSECOND
+_KEEP_LEAST = SECOND
+_KEEP_MOST = 10 * 366 * 24 * 3600 * SECOND  # ten years, leap years included
 
 
 def seq(number: int) -> int:
@@ -117,7 +104,7 @@ def retention(message: common.Retention) -> Retention:
     kind = RetentionKind(message.kind or RetentionKind.FOREVER)
     if kind is not RetentionKind.FOR_TIME:
         return Retention(kind)
-    keep = message.keep.seconds * _SECOND + message.keep.nanos // _MICROSECOND
+    keep = microseconds(message.keep)
     if not _KEEP_LEAST <= keep <= _KEEP_MOST:
         raise errors.invalid_field("retention.keep", "1 second to 10 years")
     return Retention(kind, keep)

@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
 
 from mesh import errors, naming
+from mesh.times import microseconds
 from store.checks import MAX_LIST, MAX_ORDINAL
-from store.codec import microseconds
 from store.notification_life import Part, State
 from store.notification_uploads import View
 

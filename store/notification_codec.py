@@ -1,6 +1,6 @@
 """Between the store's notifications and the contract's messages."""
 
-from store.codec import timestamp
+from mesh.times import timestamp
 from store.notification import Notification
 from store.notification_life import Part, remainder
 from store.notification_uploads import Stored

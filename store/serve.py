@@ -1,6 +1,5 @@
 """The store's parts, built in order and closed in reverse."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from mesh import naming, rpc
 from mesh.process import background
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
+from mesh.times import DAY, clock
 from store.appender import Appender
 from store.migrate import migrate
 from store.notification_sweeper import NotificationSweeper
@@ -36,13 +36,6 @@ from tidings.store.v1.notification_pb2_grpc import add_NotificationStoreServiceS
 from tidings.store.v1.tag_log_pb2_grpc import add_TagLogServiceServicer_to_server
 from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
-_DAY = 24 * 3600 * 1_000_000  # microseconds
-
-
-def clock() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1_000
-
 
 @asynccontextmanager
 async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
@@ -50,8 +43,8 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
     async with open_database(settings) as (database, log):
         await database.write(migrate)
         appender = Appender(log, telemetry)
-        sweeper = Sweeper(database, clock, round(settings.resend_days * _DAY))
-        recipients = NotificationSweeper(database, clock, round(settings.report_days * _DAY), round(settings.answer_days * _DAY))
+        sweeper = Sweeper(database, clock, round(settings.resend_days * DAY))
+        recipients = NotificationSweeper(database, clock, round(settings.report_days * DAY), round(settings.answer_days * DAY))
         messages = MessageLogServicer(database, log, appender, clock)
         feed = TagLogFeed(database)
         tags = TagLogServicer(database, feed, Checkpoints(database, clock))

@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 
 from mesh.errors import TidingsError
-from store import checks, codec, notification_claims, notification_codec, notification_intake, notification_lists
+from mesh.times import timestamp
+from store import checks, notification_claims, notification_codec, notification_intake, notification_lists
 from store import notification_checks as bounds
 from store import notification_creation as creation
 from store import notification_progress as progress
@@ -97,7 +98,7 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         response = pb.ClaimNotificationsResponse(notifications=[notification_codec.stored(one, now) for one in claimed])
         due = await self._database.read(notification_claims.next_due)
         if due is not None:
-            response.next_due_time.CopyFrom(codec.timestamp(due))
+            response.next_due_time.CopyFrom(timestamp(due))
         return response
 
     async def ReleaseNotifications(

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from mesh.times import microseconds
 from store import checks, codec, users
 from store.ports import Database
 from tidings.store.v1 import user_pb2 as pb
@@ -54,7 +55,7 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         checks.listed("last_seen", request.last_seen)
         latest: dict[int, int] = {}
         for one in request.last_seen:
-            latest[one.user_ordinal] = max(latest.get(one.user_ordinal, 0), codec.microseconds(one.time))
+            latest[one.user_ordinal] = max(latest.get(one.user_ordinal, 0), microseconds(one.time))
         if latest:
             await self._database.write(partial(users.record_last_seen, seen=latest))
         return pb.RecordLastSeenResponse()

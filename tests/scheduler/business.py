@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh import rpc
 from mesh.errors import TidingsError
-from scheduler.times import timestamp
+from mesh.times import timestamp
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.scheduler.v1 import scheduler_pb2 as pb

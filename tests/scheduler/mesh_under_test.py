@@ -14,8 +14,8 @@ import store.serve
 from mesh import rpc
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
+from mesh.times import SECOND, clock
 from scheduler.settings import SchedulerSettings
-from scheduler.times import SECOND, clock
 from store.settings import StoreSettings
 from tests.scheduler import router_twin, tags_twin
 from tests.scheduler.business import Business, at

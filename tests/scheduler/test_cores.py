@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mesh import errors
 from mesh.errors import TidingsError
+from mesh.times import MINUTE, SECOND, clock, microseconds, timestamp
 from scheduler.backoff import LONGEST_SECONDS, Backoff
 from scheduler.fields import at as moved
 from scheduler.fields import expression_at
@@ -18,7 +19,6 @@ from scheduler.recurrence import Calendar
 from scheduler.requests import request_key
 from scheduler.settings import SchedulerSettings
 from scheduler.succession import successor
-from scheduler.times import MINUTE, SECOND, clock, microseconds, timestamp
 from tests.scheduler.business import at, spec, stamp
 from tidings.common.v1.notification_pb2 import Recurrence
 from tidings.scheduler.v1 import scheduler_pb2 as pb

@@ -10,9 +10,9 @@ import pytest
 from mesh import naming
 from mesh.errors import TidingsError
 from mesh.nodes import NodePool
+from mesh.times import SECOND, clock, timestamp
 from scheduler.grpc_routers import GrpcRouter, GrpcRouters
 from scheduler.series import Series
-from scheduler.times import SECOND, clock, timestamp
 from tests.scheduler.business import Business, eventually, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router

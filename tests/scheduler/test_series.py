@@ -9,10 +9,10 @@ from pyroaring import BitMap
 
 from mesh.errors import TidingsError
 from mesh.nodes import NodePool
+from mesh.times import timestamp
 from scheduler.grpc_store import GrpcNotificationStore
 from scheduler.recurrence import Calendar
 from scheduler.series import Series
-from scheduler.times import timestamp
 from tests.scheduler.business import Business, at, eventually, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router

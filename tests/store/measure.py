@@ -15,12 +15,13 @@ from typing import Any
 import psycopg
 
 from mesh import naming
+from mesh.times import clock
 from store.append_sql import append
 from store.conversations import ensure_direct
 from store.migrate import migrate
 from store.model import Advance, Draft
 from store.ports import Database, MessageLog
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.settings import StoreSettings
 from tests.servers import run_postgres
 

@@ -19,6 +19,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection
 
 from mesh import naming
+from mesh.times import clock
 from store import notification_claims, notification_lists, notification_rows, recipient_blocks
 from store import notification_progress as progress
 from store.migrate import migrate
@@ -30,7 +31,7 @@ from store.notification_uploads import SpecParts
 from store.notification_uploads import insert as insert_upload
 from store.ports import Database
 from store.recipient_blocks import Counts, split
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.settings import StoreSettings
 from tests.servers import run_postgres
 

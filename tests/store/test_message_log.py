@@ -8,11 +8,12 @@ import psycopg
 import pytest
 
 from mesh import naming
+from mesh.times import clock
 from store.conversations import ensure_direct
 from store.migrate import migrate
 from store.model import Draft, Outcome
 from store.ports import Database, MessageLog
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.settings import StoreSettings
 
 CHAT, OTHER = naming.direct_conversation_id("alice", "bob"), naming.direct_conversation_id("alice", "carol")

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from store.serve import clock, open_database
+from mesh.times import clock
+from store.serve import open_database
 from store.settings import StoreSettings
 from store.sweeper import Sweeper
 from tests.store.client import StoreClient, content, reason, running_store

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from mesh.times import clock
 from store.ports import Database
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.settings import StoreSettings
 from store.sweeper import Sweeper
 from tests.store.client import StoreClient, message, running_store, texts

@@ -9,10 +9,11 @@ import grpc
 import pytest
 
 from mesh.errors import TidingsError
+from mesh.times import clock
 from store import tag_log_checkpoint_sql as sql
 from store.migrate import migrate
 from store.ports import Database
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.settings import StoreSettings
 from store.tag_log import append_records
 from store.tag_log_checkpoints import Checkpoints

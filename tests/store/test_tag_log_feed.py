@@ -9,9 +9,10 @@ from sqlalchemy import Connection
 
 from mesh import errors
 from mesh.process import background
+from mesh.times import clock
 from store.migrate import migrate
 from store.ports import T
-from store.serve import clock, open_database
+from store.serve import open_database
 from store.service_tag_log import Context, TagLogServicer
 from store.settings import StoreSettings
 from store.tag_log import Page, Position, fitting, read_position
