@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tidings.common.v1 import instance_pb2 as tidings_dot_common_dot_v1_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tidings/balancer/v1/balancer.proto\x12\x13tidings.balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a tidings/common/v1/instance.proto\"\x88\x01\n\x11ReportLoadRequest\x12\x36\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.tidings.balancer.v1.EdgeHelloH\x00R\x05hello\x12\x33\n\x04load\x18\x02 \x01(\x0b\x32\x1d.tidings.balancer.v1.EdgeLoadH\x00R\x04loadB\x06\n\x04\x62ody\"\x87\x01\n\tEdgeHello\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32\x1b.tidings.common.v1.InstanceR\x08instance\x12\x41\n\x0b\x63onnections\x18\x02 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x0b\x63onnections\"5\n\nConnection\x12\x0e\n\x02ip\x18\x01 \x01(\tR\x02ip\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"\x88\x02\n\x08\x45\x64geLoad\x12\x37\n\x06opened\x18\x01 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x06opened\x12\x37\n\x06\x63losed\x18\x02 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x06\x63losed\x12,\n\x12\x61rrived_ticket_ids\x18\x03 \x03(\tR\x10\x61rrivedTicketIds\x12 \n\x0b\x63onnections\x18\x04 \x01(\rR\x0b\x63onnections\x12\x1a\n\x08\x64raining\x18\x05 \x01(\x08R\x08\x64raining\x12\x1e\n\x0bloop_lag_us\x18\x06 \x01(\rR\tloopLagUs\"\x84\x01\n\x12ReportLoadResponse\x12\x32\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x1a.tidings.balancer.v1.DrainH\x00R\x05\x64rain\x12/\n\x04shed\x18\x02 \x01(\x0b\x32\x19.tidings.balancer.v1.ShedH\x00R\x04shedB\t\n\x07\x63ommand\"6\n\x05\x44rain\x12-\n\x04over\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"W\n\x04Shed\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections\x12-\n\x04over\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"\x12\n\x10ListEdgesRequest\"D\n\x11ListEdgesResponse\x12/\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32\x19.tidings.balancer.v1.EdgeR\x05\x65\x64ges\"\xb5\x01\n\x04\x45\x64ge\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32\x1b.tidings.common.v1.InstanceR\x08instance\x12 \n\x0b\x63onnections\x18\x02 \x01(\rR\x0b\x63onnections\x12\x32\n\x15\x61ssignments_under_way\x18\x03 \x01(\rR\x13\x61ssignmentsUnderWay\x12\x1e\n\x0bloop_lag_us\x18\x04 \x01(\rR\tloopLagUs\"b\n\x10\x44rainEdgeRequest\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12-\n\x04over\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"5\n\x11\x44rainEdgeResponse\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections\"H\n\x10RebalanceRequest\x12\x34\n\x16\x63onnections_per_second\x18\x01 \x01(\rR\x14\x63onnectionsPerSecond\"5\n\x11RebalanceResponse\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections2\x88\x03\n\x0f\x42\x61lancerService\x12\x61\n\nReportLoad\x12&.tidings.balancer.v1.ReportLoadRequest\x1a\'.tidings.balancer.v1.ReportLoadResponse(\x01\x30\x01\x12Z\n\tListEdges\x12%.tidings.balancer.v1.ListEdgesRequest\x1a&.tidings.balancer.v1.ListEdgesResponse\x12Z\n\tDrainEdge\x12%.tidings.balancer.v1.DrainEdgeRequest\x1a&.tidings.balancer.v1.DrainEdgeResponse\x12Z\n\tRebalance\x12%.tidings.balancer.v1.RebalanceRequest\x1a&.tidings.balancer.v1.RebalanceResponseB\xd1\x01\n\x1b\x65xample.tidings.balancer.v1B\rBalancerProtoP\x01Z5tidings.example/gen/go/tidings/balancer/v1;balancerv1\xa2\x02\x03TBX\xaa\x02\x13Tidings.Balancer.V1\xca\x02\x13Tidings\\Balancer\\V1\xe2\x02\x1fTidings\\Balancer\\V1\\GPBMetadata\xea\x02\x15Tidings::Balancer::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tidings/balancer/v1/balancer.proto\x12\x13tidings.balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a tidings/common/v1/instance.proto\"\xc7\x01\n\x11ReportLoadRequest\x12\x36\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.tidings.balancer.v1.EdgeHelloH\x00R\x05hello\x12\x33\n\x04load\x18\x02 \x01(\x0b\x32\x1d.tidings.balancer.v1.EdgeLoadH\x00R\x04load\x12=\n\x05place\x18\x03 \x01(\x0b\x32%.tidings.balancer.v1.PlaceConnectionsH\x00R\x05placeB\x06\n\x04\x62ody\"\x87\x01\n\tEdgeHello\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32\x1b.tidings.common.v1.InstanceR\x08instance\x12\x41\n\x0b\x63onnections\x18\x02 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x0b\x63onnections\"5\n\nConnection\x12\x0e\n\x02ip\x18\x01 \x01(\tR\x02ip\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"\x88\x02\n\x08\x45\x64geLoad\x12\x37\n\x06opened\x18\x01 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x06opened\x12\x37\n\x06\x63losed\x18\x02 \x03(\x0b\x32\x1f.tidings.balancer.v1.ConnectionR\x06\x63losed\x12,\n\x12\x61rrived_ticket_ids\x18\x03 \x03(\tR\x10\x61rrivedTicketIds\x12 \n\x0b\x63onnections\x18\x04 \x01(\rR\x0b\x63onnections\x12\x1a\n\x08\x64raining\x18\x05 \x01(\x08R\x08\x64raining\x12\x1e\n\x0bloop_lag_us\x18\x06 \x01(\rR\tloopLagUs\"\xc7\x01\n\x12ReportLoadResponse\x12\x32\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x1a.tidings.balancer.v1.DrainH\x00R\x05\x64rain\x12/\n\x04shed\x18\x02 \x01(\x0b\x32\x19.tidings.balancer.v1.ShedH\x00R\x04shed\x12\x41\n\nplacements\x18\x03 \x01(\x0b\x32\x1f.tidings.balancer.v1.PlacementsH\x00R\nplacementsB\t\n\x07\x63ommand\"Z\n\x10PlaceConnections\x12\x46\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32$.tidings.balancer.v1.PlaceConnectionR\x0b\x63onnections\"\xa5\x01\n\x0fPlaceConnection\x12\x1e\n\nconnection\x18\x01 \x01(\x04R\nconnection\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x0e\n\x02ip\x18\x03 \x01(\tR\x02ip\x12\'\n\x0fsession_expires\x18\x04 \x01(\x03R\x0esessionExpires\x12 \n\x0cleaves_in_ms\x18\x05 \x01(\rR\nleavesInMs\"L\n\nPlacements\x12>\n\nplacements\x18\x01 \x03(\x0b\x32\x1e.tidings.balancer.v1.PlacementR\nplacements\"U\n\tPlacement\x12\x1e\n\nconnection\x18\x01 \x01(\x04R\nconnection\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n\x06ticket\x18\x03 \x01(\tR\x06ticket\"6\n\x05\x44rain\x12-\n\x04over\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"W\n\x04Shed\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections\x12-\n\x04over\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"\x12\n\x10ListEdgesRequest\"D\n\x11ListEdgesResponse\x12/\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32\x19.tidings.balancer.v1.EdgeR\x05\x65\x64ges\"\xb5\x01\n\x04\x45\x64ge\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32\x1b.tidings.common.v1.InstanceR\x08instance\x12 \n\x0b\x63onnections\x18\x02 \x01(\rR\x0b\x63onnections\x12\x32\n\x15\x61ssignments_under_way\x18\x03 \x01(\rR\x13\x61ssignmentsUnderWay\x12\x1e\n\x0bloop_lag_us\x18\x04 \x01(\rR\tloopLagUs\"b\n\x10\x44rainEdgeRequest\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12-\n\x04over\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04over\"5\n\x11\x44rainEdgeResponse\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections\"H\n\x10RebalanceRequest\x12\x34\n\x16\x63onnections_per_second\x18\x01 \x01(\rR\x14\x63onnectionsPerSecond\"5\n\x11RebalanceResponse\x12 \n\x0b\x63onnections\x18\x01 \x01(\rR\x0b\x63onnections\".\n\x13ListSessionsRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"T\n\x14ListSessionsResponse\x12<\n\x08sessions\x18\x01 \x03(\x0b\x32 .tidings.balancer.v1.UserSessionR\x08sessions\"o\n\x0bUserSession\x12\x17\n\x07\x65\x64ge_id\x18\x01 \x01(\tR\x06\x65\x64geId\x12\x1b\n\tdevice_id\x18\x02 \x01(\tR\x08\x64\x65viceId\x12*\n\x11\x63onnected_time_ms\x18\x03 \x01(\x03R\x0f\x63onnectedTimeMs2\xed\x03\n\x0f\x42\x61lancerService\x12\x61\n\nReportLoad\x12&.tidings.balancer.v1.ReportLoadRequest\x1a\'.tidings.balancer.v1.ReportLoadResponse(\x01\x30\x01\x12Z\n\tListEdges\x12%.tidings.balancer.v1.ListEdgesRequest\x1a&.tidings.balancer.v1.ListEdgesResponse\x12Z\n\tDrainEdge\x12%.tidings.balancer.v1.DrainEdgeRequest\x1a&.tidings.balancer.v1.DrainEdgeResponse\x12Z\n\tRebalance\x12%.tidings.balancer.v1.RebalanceRequest\x1a&.tidings.balancer.v1.RebalanceResponse\x12\x63\n\x0cListSessions\x12(.tidings.balancer.v1.ListSessionsRequest\x1a).tidings.balancer.v1.ListSessionsResponseB\xd1\x01\n\x1b\x65xample.tidings.balancer.v1B\rBalancerProtoP\x01Z5tidings.example/gen/go/tidings/balancer/v1;balancerv1\xa2\x02\x03TBX\xaa\x02\x13Tidings.Balancer.V1\xca\x02\x13Tidings\\Balancer\\V1\xe2\x02\x1fTidings\\Balancer\\V1\\GPBMetadata\xea\x02\x15Tidings::Balancer::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,33 +35,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033example.tidings.balancer.v1B\rBalancerProtoP\001Z5tidings.example/gen/go/tidings/balancer/v1;balancerv1\242\002\003TBX\252\002\023Tidings.Balancer.V1\312\002\023Tidings\\Balancer\\V1\342\002\037Tidings\\Balancer\\V1\\GPBMetadata\352\002\025Tidings::Balancer::V1'
   _globals['_REPORTLOADREQUEST']._serialized_start=126
-  _globals['_REPORTLOADREQUEST']._serialized_end=262
-  _globals['_EDGEHELLO']._serialized_start=265
-  _globals['_EDGEHELLO']._serialized_end=400
-  _globals['_CONNECTION']._serialized_start=402
-  _globals['_CONNECTION']._serialized_end=455
-  _globals['_EDGELOAD']._serialized_start=458
-  _globals['_EDGELOAD']._serialized_end=722
-  _globals['_REPORTLOADRESPONSE']._serialized_start=725
-  _globals['_REPORTLOADRESPONSE']._serialized_end=857
-  _globals['_DRAIN']._serialized_start=859
-  _globals['_DRAIN']._serialized_end=913
-  _globals['_SHED']._serialized_start=915
-  _globals['_SHED']._serialized_end=1002
-  _globals['_LISTEDGESREQUEST']._serialized_start=1004
-  _globals['_LISTEDGESREQUEST']._serialized_end=1022
-  _globals['_LISTEDGESRESPONSE']._serialized_start=1024
-  _globals['_LISTEDGESRESPONSE']._serialized_end=1092
-  _globals['_EDGE']._serialized_start=1095
-  _globals['_EDGE']._serialized_end=1276
-  _globals['_DRAINEDGEREQUEST']._serialized_start=1278
-  _globals['_DRAINEDGEREQUEST']._serialized_end=1376
-  _globals['_DRAINEDGERESPONSE']._serialized_start=1378
-  _globals['_DRAINEDGERESPONSE']._serialized_end=1431
-  _globals['_REBALANCEREQUEST']._serialized_start=1433
-  _globals['_REBALANCEREQUEST']._serialized_end=1505
-  _globals['_REBALANCERESPONSE']._serialized_start=1507
-  _globals['_REBALANCERESPONSE']._serialized_end=1560
-  _globals['_BALANCERSERVICE']._serialized_start=1563
-  _globals['_BALANCERSERVICE']._serialized_end=1955
+  _globals['_REPORTLOADREQUEST']._serialized_end=325
+  _globals['_EDGEHELLO']._serialized_start=328
+  _globals['_EDGEHELLO']._serialized_end=463
+  _globals['_CONNECTION']._serialized_start=465
+  _globals['_CONNECTION']._serialized_end=518
+  _globals['_EDGELOAD']._serialized_start=521
+  _globals['_EDGELOAD']._serialized_end=785
+  _globals['_REPORTLOADRESPONSE']._serialized_start=788
+  _globals['_REPORTLOADRESPONSE']._serialized_end=987
+  _globals['_PLACECONNECTIONS']._serialized_start=989
+  _globals['_PLACECONNECTIONS']._serialized_end=1079
+  _globals['_PLACECONNECTION']._serialized_start=1082
+  _globals['_PLACECONNECTION']._serialized_end=1247
+  _globals['_PLACEMENTS']._serialized_start=1249
+  _globals['_PLACEMENTS']._serialized_end=1325
+  _globals['_PLACEMENT']._serialized_start=1327
+  _globals['_PLACEMENT']._serialized_end=1412
+  _globals['_DRAIN']._serialized_start=1414
+  _globals['_DRAIN']._serialized_end=1468
+  _globals['_SHED']._serialized_start=1470
+  _globals['_SHED']._serialized_end=1557
+  _globals['_LISTEDGESREQUEST']._serialized_start=1559
+  _globals['_LISTEDGESREQUEST']._serialized_end=1577
+  _globals['_LISTEDGESRESPONSE']._serialized_start=1579
+  _globals['_LISTEDGESRESPONSE']._serialized_end=1647
+  _globals['_EDGE']._serialized_start=1650
+  _globals['_EDGE']._serialized_end=1831
+  _globals['_DRAINEDGEREQUEST']._serialized_start=1833
+  _globals['_DRAINEDGEREQUEST']._serialized_end=1931
+  _globals['_DRAINEDGERESPONSE']._serialized_start=1933
+  _globals['_DRAINEDGERESPONSE']._serialized_end=1986
+  _globals['_REBALANCEREQUEST']._serialized_start=1988
+  _globals['_REBALANCEREQUEST']._serialized_end=2060
+  _globals['_REBALANCERESPONSE']._serialized_start=2062
+  _globals['_REBALANCERESPONSE']._serialized_end=2115
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2117
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2163
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2165
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2249
+  _globals['_USERSESSION']._serialized_start=2251
+  _globals['_USERSESSION']._serialized_end=2362
+  _globals['_BALANCERSERVICE']._serialized_start=2365
+  _globals['_BALANCERSERVICE']._serialized_end=2858
 # @@protoc_insertion_point(module_scope)

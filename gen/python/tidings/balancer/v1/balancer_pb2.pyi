@@ -28,6 +28,7 @@ class ReportLoadRequest(_message.Message):
 
     HELLO_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___EdgeHello:
         """First on the stream."""
@@ -36,17 +37,22 @@ class ReportLoadRequest(_message.Message):
     def load(self) -> Global___EdgeLoad:
         """Ever after."""
 
+    @_builtins.property
+    def place(self) -> Global___PlaceConnections:
+        """Whenever clients are to leave."""
+
     def __init__(
         self,
         *,
         hello: Global___EdgeHello | None = ...,
         load: Global___EdgeLoad | None = ...,
+        place: Global___PlaceConnections | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hello", b"hello", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hello", b"hello", "load", b"load", "place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hello", b"hello", "load", b"load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hello", b"hello", "load", b"load", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "load"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "load", "place"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -164,6 +170,7 @@ class ReportLoadResponse(_message.Message):
 
     DRAIN_FIELD_NUMBER: _builtins.int
     SHED_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def drain(self) -> Global___Drain:
         """Leave: tell clients to go, over the given time, then stop accepting."""
@@ -172,21 +179,142 @@ class ReportLoadResponse(_message.Message):
     def shed(self) -> Global___Shed:
         """Send some clients away."""
 
+    @_builtins.property
+    def placements(self) -> Global___Placements:
+        """Answers `place`."""
+
     def __init__(
         self,
         *,
         drain: Global___Drain | None = ...,
         shed: Global___Shed | None = ...,
+        placements: Global___Placements | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drain", b"drain", "shed", b"shed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drain", b"drain", "placements", b"placements", "shed", b"shed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drain", b"drain", "shed", b"shed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drain", b"drain", "placements", b"placements", "shed", b"shed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["drain", "shed"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["drain", "shed", "placements"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___ReportLoadResponse: _TypeAlias = ReportLoadResponse  # noqa: Y015
+
+@_typing.final
+class PlaceConnections(_message.Message):
+    """An edge asks where its clients shall go. A balancer that can't say leaves them out, and they ask for themselves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceConnection]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        connections: _abc.Iterable[Global___PlaceConnection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceConnections: _TypeAlias = PlaceConnections  # noqa: Y015
+
+@_typing.final
+class PlaceConnection(_message.Message):
+    """One client that is to leave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRES_FIELD_NUMBER: _builtins.int
+    LEAVES_IN_MS_FIELD_NUMBER: _builtins.int
+    connection: _builtins.int
+    """A number of the edge's own."""
+    user_id: _builtins.str
+    """Its user."""
+    ip: _builtins.str
+    """Its address, for the caps."""
+    session_expires: _builtins.int
+    """When its credentials end, in seconds since 1970: the session at the new edge ends then as well."""
+    leaves_in_ms: _builtins.int
+    """In how many milliseconds it leaves: the ticket is good until 30 s later."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.int = ...,
+        user_id: _builtins.str = ...,
+        ip: _builtins.str = ...,
+        session_expires: _builtins.int = ...,
+        leaves_in_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "ip", b"ip", "leaves_in_ms", b"leaves_in_ms", "session_expires", b"session_expires", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceConnection: _TypeAlias = PlaceConnection  # noqa: Y015
+
+@_typing.final
+class Placements(_message.Message):
+    """Where clients shall go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placement]:
+        """Those for whom there is a place."""
+
+    def __init__(
+        self,
+        *,
+        placements: _abc.Iterable[Global___Placement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placements: _TypeAlias = Placements  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """One client's new place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    connection: _builtins.int
+    """As in the request."""
+    url: _builtins.str
+    """The new edge's base URL."""
+    ticket: _builtins.str
+    """A ticket for it, good once."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.int = ...,
+        url: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "ticket", b"ticket", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
@@ -410,3 +538,79 @@ class RebalanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RebalanceResponse: _TypeAlias = RebalanceResponse  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    """Whose sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    """The sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserSession]:
+        """By edge, then device."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___UserSession] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class UserSession(_message.Message):
+    """One session of a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTED_TIME_MS_FIELD_NUMBER: _builtins.int
+    edge_id: _builtins.str
+    """The edge's instance id."""
+    device_id: _builtins.str
+    """The device; empty when only the edge is known."""
+    connected_time_ms: _builtins.int
+    """When it was opened, in milliseconds since 1970; 0 when unknown."""
+    def __init__(
+        self,
+        *,
+        edge_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        connected_time_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected_time_ms", b"connected_time_ms", "device_id", b"device_id", "edge_id", b"edge_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserSession: _TypeAlias = UserSession  # noqa: Y015

@@ -55,6 +55,11 @@ class BalancerServiceStub:
                 request_serializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceRequest.SerializeToString,
                 response_deserializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/tidings.balancer.v1.BalancerService/ListSessions',
+                request_serializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class BalancerServiceServicer:
@@ -90,6 +95,14 @@ class BalancerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSessions(self, request, context):
+        """Where a user is connected now, as the session directory has it. The directory is a hint: without the shared cache it names the
+        edges but not the devices.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BalancerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +125,11 @@ def add_BalancerServiceServicer_to_server(servicer, server):
                     servicer.Rebalance,
                     request_deserializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceRequest.FromString,
                     response_serializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsRequest.FromString,
+                    response_serializer=tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +241,33 @@ class BalancerService:
             '/tidings.balancer.v1.BalancerService/Rebalance',
             tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceRequest.SerializeToString,
             tidings_dot_balancer_dot_v1_dot_balancer__pb2.RebalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.balancer.v1.BalancerService/ListSessions',
+            tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsRequest.SerializeToString,
+            tidings_dot_balancer_dot_v1_dot_balancer__pb2.ListSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class BalancerServiceStub:
     """Takes an edge out of service: no new assignments, and its clients are told when to leave."""
     Rebalance: _grpc.UnaryUnaryMultiCallable[_balancer_pb2.RebalanceRequest, _balancer_pb2.RebalanceResponse]
     """Sheds from edges above the average, at a bounded rate."""
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_balancer_pb2.ListSessionsRequest, _balancer_pb2.ListSessionsResponse]
+    """Where a user is connected now, as the session directory has it. The directory is a hint: without the shared cache it names the
+    edges but not the devices.
+    """
 
 @_typing.type_check_only
 class BalancerServiceAsyncStub(BalancerServiceStub):
@@ -59,6 +63,10 @@ class BalancerServiceAsyncStub(BalancerServiceStub):
     """Takes an edge out of service: no new assignments, and its clients are told when to leave."""
     Rebalance: _aio.UnaryUnaryMultiCallable[_balancer_pb2.RebalanceRequest, _balancer_pb2.RebalanceResponse]  # type: ignore[assignment]
     """Sheds from edges above the average, at a bounded rate."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_balancer_pb2.ListSessionsRequest, _balancer_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Where a user is connected now, as the session directory has it. The directory is a hint: without the shared cache it names the
+    edges but not the devices.
+    """
 
 class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Edge assignment and its control."""
@@ -96,5 +104,15 @@ class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_balancer_pb2.RebalanceResponse, _abc.Awaitable[_balancer_pb2.RebalanceResponse]]:
         """Sheds from edges above the average, at a bounded rate."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _balancer_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_pb2.ListSessionsResponse, _abc.Awaitable[_balancer_pb2.ListSessionsResponse]]:
+        """Where a user is connected now, as the session directory has it. The directory is a hint: without the shared cache it names the
+        edges but not the devices.
+        """
 
 def add_BalancerServiceServicer_to_server(servicer: BalancerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

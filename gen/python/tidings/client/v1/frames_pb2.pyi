@@ -127,7 +127,7 @@ class ClientFrame(_message.Message):
 
     @_builtins.property
     def start_typing(self) -> Global___StartTyping:
-        """Not answered. Repeat every 3 seconds while typing; it lapses after 6."""
+        """Not answered. Repeat every 3 seconds while typing; it lapses after 6. Not told where there are more than 100 members."""
 
     @_builtins.property
     def stop_typing(self) -> Global___StopTyping:
@@ -666,6 +666,11 @@ class NewMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRY_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    acknowledge_within_ms: _builtins.int
+    """Acknowledge it within so many milliseconds, at a moment of the client's own choosing and together with what came meanwhile: in a
+    large conversation thousands of devices would else speak at once, for every message. 0, as in most conversations: soon.
+    """
     @_builtins.property
     def entry(self) -> _conversation_pb2.LogEntry:
         """The entry."""
@@ -674,10 +679,11 @@ class NewMessage(_message.Message):
         self,
         *,
         entry: _conversation_pb2.LogEntry | None = ...,
+        acknowledge_within_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_within_ms", b"acknowledge_within_ms", "entry", b"entry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1137,7 +1143,9 @@ class ConversationChanged(_message.Message):
     """True: the user is no longer a member; only the id is filled."""
     @_builtins.property
     def conversation(self) -> _conversation_pb2.Conversation:
-        """As it is now, with its members."""
+        """As it is now, with its members; without them when they are more than 100: who came and went is in the log, and GET
+        /api/v1/chats/{chat_id} names all.
+        """
 
     def __init__(
         self,
@@ -1178,8 +1186,18 @@ class GoAway(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     RECONNECT_AFTER_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     code: _error_pb2.ErrorCode.ValueType
     """Why, for example GOING_AWAY."""
+    url: _builtins.str
+    """Base URL of the edge that expects the client then, for example "ws://127.0.0.1:8081": append "/v1/ws?ticket="; the same with http
+    for ws is its HTTP API's. Empty when none was found: ask the balancer again.
+    """
+    ticket: _builtins.str
+    """The ticket for that edge, good from now until 30 s after the appointment, once. A client that is refused with it, or is late,
+    asks the balancer again.
+    """
     @_builtins.property
     def reconnect_after(self) -> _duration_pb2.Duration:
         """Reconnect after this long: each client gets its own appointment, so that they don't come all at once."""
@@ -1189,10 +1207,12 @@ class GoAway(_message.Message):
         *,
         code: _error_pb2.ErrorCode.ValueType = ...,
         reconnect_after: _duration_pb2.Duration | None = ...,
+        url: _builtins.str = ...,
+        ticket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reconnect_after", b"reconnect_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "reconnect_after", b"reconnect_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "reconnect_after", b"reconnect_after", "ticket", b"ticket", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/common/v1/instance.proto\x12\x11tidings.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\x08Instance\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x1f\n\x0binstance_id\x18\x02 \x01(\tR\ninstanceId\x12!\n\x0cgrpc_address\x18\x03 \x01(\tR\x0bgrpcAddress\x12\x1d\n\npublic_url\x18\x04 \x01(\tR\tpublicUrl\x12\x12\n\x04zone\x18\x05 \x01(\tR\x04zone\x12\x1a\n\x08\x63\x61pacity\x18\x06 \x01(\rR\x08\x63\x61pacity\x12\x1a\n\x08\x64raining\x18\x07 \x01(\x08R\x08\x64raining\x12\x39\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x18\n\x07version\x18\t \x01(\tR\x07versionB\xc3\x01\n\x19\x65xample.tidings.common.v1B\rInstanceProtoP\x01Z1tidings.example/gen/go/tidings/common/v1;commonv1\xa2\x02\x03TCX\xaa\x02\x11Tidings.Common.V1\xca\x02\x11Tidings\\Common\\V1\xe2\x02\x1dTidings\\Common\\V1\\GPBMetadata\xea\x02\x13Tidings::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/common/v1/instance.proto\x12\x11tidings.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x02\n\x08Instance\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x1f\n\x0binstance_id\x18\x02 \x01(\tR\ninstanceId\x12!\n\x0cgrpc_address\x18\x03 \x01(\tR\x0bgrpcAddress\x12\x1d\n\npublic_url\x18\x04 \x01(\tR\tpublicUrl\x12\x12\n\x04zone\x18\x05 \x01(\tR\x04zone\x12\x1a\n\x08\x63\x61pacity\x18\x06 \x01(\rR\x08\x63\x61pacity\x12\x1a\n\x08\x64raining\x18\x07 \x01(\x08R\x08\x64raining\x12\x39\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x18\n\x07version\x18\t \x01(\tR\x07version\x12\x1b\n\tadmin_url\x18\n \x01(\tR\x08\x61\x64minUrlB\xc3\x01\n\x19\x65xample.tidings.common.v1B\rInstanceProtoP\x01Z1tidings.example/gen/go/tidings/common/v1;commonv1\xa2\x02\x03TCX\xaa\x02\x11Tidings.Common.V1\xca\x02\x11Tidings\\Common\\V1\xe2\x02\x1dTidings\\Common\\V1\\GPBMetadata\xea\x02\x13Tidings::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031example.tidings.common.v1B\rInstanceProtoP\001Z1tidings.example/gen/go/tidings/common/v1;commonv1\242\002\003TCX\252\002\021Tidings.Common.V1\312\002\021Tidings\\Common\\V1\342\002\035Tidings\\Common\\V1\\GPBMetadata\352\002\023Tidings::Common::V1'
   _globals['_INSTANCE']._serialized_start=89
-  _globals['_INSTANCE']._serialized_end=385
+  _globals['_INSTANCE']._serialized_end=414
 # @@protoc_insertion_point(module_scope)

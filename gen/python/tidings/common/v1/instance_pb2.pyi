@@ -32,6 +32,7 @@ class Instance(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ADMIN_URL_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """"balancer", "edge", "router", "store", "tagsvc" or "scheduler"."""
     instance_id: _builtins.str
@@ -48,6 +49,8 @@ class Instance(_message.Message):
     """Set while it is leaving: give it nothing new."""
     version: _builtins.str
     """The software's version."""
+    admin_url: _builtins.str
+    """Base URL of its /healthz, /readyz and /metrics, for example "http://10.0.0.7:9100"; empty when it has none of its own."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it started."""
@@ -64,10 +67,11 @@ class Instance(_message.Message):
         draining: _builtins.bool = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.str = ...,
+        admin_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "draining", b"draining", "grpc_address", b"grpc_address", "instance_id", b"instance_id", "public_url", b"public_url", "service", b"service", "start_time", b"start_time", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_url", b"admin_url", "capacity", b"capacity", "draining", b"draining", "grpc_address", b"grpc_address", "instance_id", b"instance_id", "public_url", b"public_url", "service", b"service", "start_time", b"start_time", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -423,7 +423,9 @@ class NotificationReport(_message.Message):
     snapshot_version: _builtins.int
     """The snapshot of the tags it was expanded against; 0 when not expanded, or without an expression."""
     reason: _builtins.str
-    """Why it FAILED: an error's reason and text; empty otherwise."""
+    """Why it FAILED, or why it is PAUSED when it is the service that paused it, because it failed again and again: an error's reason and
+    text. Empty otherwise.
+    """
     @_builtins.property
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelReport]:
         """Each way of reaching people by itself."""

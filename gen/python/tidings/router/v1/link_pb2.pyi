@@ -121,10 +121,21 @@ class LinkResponse(_message.Message):
     WELCOME_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 …"""
     processed_sequence: _builtins.int
     """Highest LinkRequest.sequence acted on: its online changes are in the roster."""
+    credit: _builtins.int
+    """How many envelopes the edge may have unanswered on this link, from now on; 0 when that has not changed, and there is no bound
+    until it has first been said. Counted are the envelopes that are answered, from their sending to their reply; that is all but
+    those with `typing` and those whose `watch_users` names nobody to watch. Past it the edge keeps what clients ask in its own
+    bounded queue, and refuses them when that is full; a lesser credit takes nothing back. A router gives each link its share of
+    what it can hold, and less while it is behind, but never nothing.
+
+    A router that says it in its welcome also says something on the link at least once a second, if only `processed_sequence`: one
+    that is silent for longer has stalled, and the edge may take it for lost.
+    """
     @_builtins.property
     def welcome(self) -> Global___LinkWelcome:
         """First."""
@@ -145,10 +156,11 @@ class LinkResponse(_message.Message):
         welcome: Global___LinkWelcome | None = ...,
         batch: Global___RouterBatch | None = ...,
         drain: Global___LinkDrain | None = ...,
+        credit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "body", b"body", "drain", b"drain", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "body", b"body", "drain", b"drain", "processed_sequence", b"processed_sequence", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "body", b"body", "credit", b"credit", "drain", b"drain", "processed_sequence", b"processed_sequence", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "batch", "drain"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

@@ -701,22 +701,60 @@ class ReleaseNotificationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLAIMS_FIELD_NUMBER: _builtins.int
+    FAILED_RUNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___Claim]:
         """At most 1,000. Those under another fence are passed over."""
+
+    @_builtins.property
+    def failed_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedRun]:
+        """Those that the owner can't work on for a reason nobody foresaw. At most 1,000; passed over as above."""
 
     def __init__(
         self,
         *,
         claims: _abc.Iterable[Global___Claim] | None = ...,
+        failed_runs: _abc.Iterable[Global___FailedRun] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "failed_runs", b"failed_runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseNotificationsRequest: _TypeAlias = ReleaseNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class FailedRun(_message.Message):
+    """An owner's failure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """As in ErrorCode without its prefix."""
+    detail: _builtins.str
+    """In words, for an operator."""
+    @_builtins.property
+    def claim(self) -> Global___Claim:
+        """Which notification, under which fence."""
+
+    def __init__(
+        self,
+        *,
+        claim: Global___Claim | None = ...,
+        reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "detail", b"detail", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedRun: _TypeAlias = FailedRun  # noqa: Y015
 
 @_typing.final
 class Claim(_message.Message):

@@ -145,7 +145,9 @@ class NotificationStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseNotifications(self, request, context):
-        """The owner gives up ownership: what isn't over is due again at once.
+        """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
+        (or as the store is set) without anybody being sent it in between is a dead letter (see dead_letter.proto): it is PAUSED, or
+        FAILED when it has expired, and its report says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

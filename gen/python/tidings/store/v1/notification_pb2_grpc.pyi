@@ -56,7 +56,10 @@ class NotificationStoreServiceStub:
     expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
     """
     ReleaseNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]
-    """The owner gives up ownership: what isn't over is due again at once."""
+    """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
+    (or as the store is set) without anybody being sent it in between is a dead letter (see dead_letter.proto): it is PAUSED, or
+    FAILED when it has expired, and its report says why.
+    """
     SaveExpansion: _grpc.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]
     """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored."""
     SaveProgress: _grpc.UnaryUnaryMultiCallable[_notification_pb2.SaveProgressRequest, _notification_pb2.SaveProgressResponse]
@@ -92,7 +95,10 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
     """
     ReleaseNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]  # type: ignore[assignment]
-    """The owner gives up ownership: what isn't over is due again at once."""
+    """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
+    (or as the store is set) without anybody being sent it in between is a dead letter (see dead_letter.proto): it is PAUSED, or
+    FAILED when it has expired, and its report says why.
+    """
     SaveExpansion: _aio.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]  # type: ignore[assignment]
     """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored."""
     SaveProgress: _aio.UnaryUnaryMultiCallable[_notification_pb2.SaveProgressRequest, _notification_pb2.SaveProgressResponse]  # type: ignore[assignment]
@@ -167,7 +173,10 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notification_pb2.ReleaseNotificationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notification_pb2.ReleaseNotificationsResponse, _abc.Awaitable[_notification_pb2.ReleaseNotificationsResponse]]:
-        """The owner gives up ownership: what isn't over is due again at once."""
+        """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
+        (or as the store is set) without anybody being sent it in between is a dead letter (see dead_letter.proto): it is PAUSED, or
+        FAILED when it has expired, and its report says why.
+        """
 
     @_abc_1.abstractmethod
     def SaveExpansion(
