@@ -1,6 +1,7 @@
 """Who may come in, and where: sans-IO, time passed in.
 
-Caps first, then the policy, then the ticket. The assignment counts from the moment its ticket exists.
+Caps first, then the policy, then the ticket. The assignment counts from the moment its ticket exists. Who moves from one edge to
+another goes through the same, but isn't refused for still being counted where they leave.
 
 This module must not know HTTP, gRPC, or how an edge reports.
 """
@@ -8,10 +9,10 @@ This module must not know HTTP, gRPC, or how an edge reports.
 from dataclasses import dataclass
 from random import Random
 
-from balancer.fleet import Connection, Fleet
+from balancer.fleet import Connection, Edge, Fleet
 from balancer.policies.node import Asker, Node, Policy
 from mesh import errors
-from mesh.credentials import Identity, Ticket, TicketIssuer
+from mesh.credentials import TICKET_SECONDS, Identity, Ticket, TicketIssuer
 
 ALTERNATIVES = 2  # enough to get past one dead edge without asking again
 
@@ -32,6 +33,23 @@ class Admission:
     url: str
     ticket: Ticket
     alternatives: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A client that leaves an edge in `wait` seconds."""
+
+    identity: Identity
+    ip: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a mover goes; the URL is the edge's public one."""
+
+    url: str
+    ticket: Ticket
 
 
 class Door:
@@ -59,22 +77,43 @@ class Door:
         """
         self._fleet.expire(now)
         connection = Connection.of(ip, identity.user_id)
-        self._check_caps(connection)
+        self._check_caps(connection, 0)
         asker = Asker(identity.user_id, zone)
         nodes = self._fleet.nodes(now)
         chosen = self._policy(nodes, asker, self._random)
         if chosen is None:
             raise errors.no_capacity(self._retry_after())
         ticket = self._issuer.issue(identity, chosen.node_id, wall)
-        self._fleet.assign(chosen.node_id, ticket.ticket_id, connection, now)
+        self._fleet.assign(chosen.node_id, ticket.ticket_id, connection, now + TICKET_SECONDS)
         others = [node for node in nodes if node is not chosen]
         return Admission(self._url(chosen), ticket, self._alternatives(others, asker))
 
-    def _check_caps(self, connection: Connection) -> None:
+    def move(self, mover: Mover, origin: Edge, now: float, wall: float) -> Place:
+        """Give a client that is to leave an edge another one, near it, and a ticket good until TICKET_SECONDS after it leaves.
+
+        An edge that stays, and only sheds, gives to those less full than itself; one that leaves is no choice of the policy's.
+
+        Raises:
+            TidingsError: as `admit`.
+        """
+        self._fleet.expire(now)
+        self._check_caps(Connection.of(mover.ip, mover.identity.user_id), 1)
+        left, nodes = origin.node, self._fleet.nodes(now)
+        if not left.draining:
+            nodes = [node for node in nodes if node.fullness < left.fullness]
+        chosen = self._policy(nodes, Asker(mover.identity.user_id, left.zone), self._random)
+        if chosen is None:
+            raise errors.no_capacity(self._retry_after())
+        ticket = self._issuer.issue(mover.identity, chosen.node_id, wall, mover.wait)
+        self._fleet.assign(chosen.node_id, ticket.ticket_id, None, now + mover.wait + TICKET_SECONDS)
+        return Place(self._url(chosen), ticket)
+
+    def _check_caps(self, connection: Connection, counted: int) -> None:
+        """Refuse what is above a cap; `counted` of the connections there are is this one itself."""
         of_network, of_user = self._fleet.count(connection)
-        if 0 < self._caps.per_network <= of_network:
+        if 0 < self._caps.per_network <= of_network - counted:
             raise errors.too_many_connections("your address", self._caps.per_network, self._retry_after())
-        if 0 < self._caps.per_user <= of_user:
+        if 0 < self._caps.per_user <= of_user - counted:
             raise errors.too_many_connections("this user", self._caps.per_user, self._retry_after())
 
     def _alternatives(self, others: list[Node], asker: Asker) -> list[str]:

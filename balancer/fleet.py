@@ -5,20 +5,25 @@ on their way to it are forgotten at once. A second stream of the same edge repla
 doesn't count twice.
 
 Counted for the caps, per network and per user: connections that edges reported, and assignments under way (tickets handed out
-that have neither arrived nor run out). Every operation costs the same however many edges and connections there are, except
-`nodes`, which is one step per edge.
+that have neither arrived nor run out). A client that moves from one edge to another is counted at the one it leaves until that
+reports it gone, so the assignment that moves it counts as load, but not for the caps. Every operation costs the same however many
+edges and connections there are (the order of expiries: its logarithm), except `nodes`, which is one step per edge.
+
+Several balancers know the same reports, but each only its own assignments. So one sees an edge emptier than it is by what the
+others have assigned to it and it has not yet reported: what they assign in the time from a ticket to its arrival's report, some
+0.2 s. That is the most by which a herd can overshoot at an edge that has just come; the edge's own capacity is never exceeded.
 
 This module must not know streams, tickets' texts, tokens, or HTTP.
 """
 
-from collections import Counter, deque
+import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from balancer.policies.node import Node
 from mesh.addresses import network
 
-ASSIGNMENT_SECONDS = 30.0  # a ticket's life: what has not arrived by then never will
 SILENCE_SECONDS = 6.0  # an edge reports at least every 2 s; one that missed three is stuck, though its stream still stands
 
 
@@ -67,6 +72,7 @@ class Edge:
     draining: bool = False
     loop_lag_us: int = 0
     open: Counter[Connection] = field(default_factory=Counter)
+    users: Counter[str] = field(default_factory=Counter)  # of `open`, by user
     under_way: set[str] = field(default_factory=set)
 
     @property
@@ -80,8 +86,7 @@ class Edge:
 class _Assignment:
     ticket_id: str
     edge: Edge
-    connection: Connection
-    expires: float
+    connection: Connection | None  # None: counted elsewhere, where the client is still
 
 
 class Fleet:
@@ -90,7 +95,7 @@ class Fleet:
     def __init__(self) -> None:
         self._edges: dict[str, Edge] = {}
         self._assignments: dict[str, _Assignment] = {}
-        self._expiries: deque[_Assignment] = deque()  # in order, for all live equally long
+        self._expiries: list[tuple[float, str]] = []  # a heap of (when, ticket id), for lives differ
         self._by_network: Counter[str] = Counter()
         self._by_user: Counter[str] = Counter()
 
@@ -138,23 +143,27 @@ class Fleet:
         """Give the edge nothing more."""
         edge.draining = True
 
-    def assign(self, edge_id: str, ticket_id: str, connection: Connection, now: float) -> None:
+    def assign(self, edge_id: str, ticket_id: str, connection: Connection | None, expires: float) -> None:
         """A ticket for this edge was handed out.
+
+        Args:
+            connection: what it will be; None for a client that moves, which is counted where it is.
+            expires: when the ticket runs out: what has not arrived by then never will.
 
         Raises:
             KeyError: no such edge.
         """
         edge = self._edges[edge_id]
-        assignment = _Assignment(ticket_id, edge, connection, now + ASSIGNMENT_SECONDS)
-        self._assignments[ticket_id] = assignment
-        self._expiries.append(assignment)
+        self._assignments[ticket_id] = _Assignment(ticket_id, edge, connection)
+        heapq.heappush(self._expiries, (expires, ticket_id))
         edge.under_way.add(ticket_id)
-        self._count(connection, 1)
+        if connection is not None:
+            self._count(connection, 1)
 
     def expire(self, now: float) -> None:
         """Forget assignments that have run out. Call it before reading what follows."""
-        while self._expiries and self._expiries[0].expires <= now:
-            self._forget(self._expiries.popleft().ticket_id)
+        while self._expiries and self._expiries[0][0] <= now:
+            self._forget(heapq.heappop(self._expiries)[1])
 
     def count(self, connection: Connection) -> tuple[int, int]:
         """Connections and assignments of this connection's network and of its user; an unknown network counts none."""
@@ -163,6 +172,10 @@ class Fleet:
     def nodes(self, now: float) -> list[Node]:
         """Every edge heard from lately, as policies see it."""
         return [edge.node for edge in self._edges.values() if now - edge.heard < SILENCE_SECONDS]
+
+    def connections_of(self, user_id: str) -> dict[str, int]:
+        """How many connections of a user each edge reported, by edge id; edges without any are left out."""
+        return {edge_id: edge.users[user_id] for edge_id, edge in sorted(self._edges.items()) if edge.users[user_id]}
 
     def edges(self) -> list[Edge]:
         """Every edge, by id."""
@@ -179,6 +192,7 @@ class Fleet:
 
     def _open(self, edge: Edge, connection: Connection) -> None:
         edge.open[connection] += 1
+        edge.users[connection.user_id] += 1
         self._count(connection, 1)
 
     def _close(self, edge: Edge, connection: Connection) -> None:
@@ -186,12 +200,17 @@ class Fleet:
             edge.open[connection] -= 1
         elif edge.open.pop(connection, 0) == 0:
             return
+        edge.users[connection.user_id] -= 1
+        if not edge.users[connection.user_id]:
+            del edge.users[connection.user_id]
         self._count(connection, -1)
 
     def _forget(self, ticket_id: str) -> None:
         assignment = self._assignments.pop(ticket_id, None)
-        if assignment is not None:
-            assignment.edge.under_way.discard(ticket_id)
+        if assignment is None:
+            return
+        assignment.edge.under_way.discard(ticket_id)
+        if assignment.connection is not None:
             self._count(assignment.connection, -1)
 
     def _count(self, connection: Connection, change: int) -> None:

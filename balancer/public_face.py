@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from balancer.door import Admission, Door
-from balancer.rate_limit import RateLimit
+from balancer.rate_limit import ConnectRate
 from balancer.settings import BalancerSettings
 from mesh import errors
 from mesh.addresses import caller, network
@@ -36,7 +36,7 @@ class PublicFace:
     """What clients see of a balancer."""
 
     def __init__(
-        self, door: Door, verifier: TokenVerifier, limit: RateLimit | None, settings: BalancerSettings, telemetry: Telemetry
+        self, door: Door, verifier: TokenVerifier, limit: ConnectRate | None, settings: BalancerSettings, telemetry: Telemetry
     ) -> None:
         self._door = door
         self._verifier = verifier
@@ -75,7 +75,7 @@ class PublicFace:
 
     async def _answer(self, request: web.Request) -> web.Response:
         now, ip = time.monotonic(), self._ip(request)
-        wait = 0.0 if self._limit is None else self._limit.take(network(ip), now)
+        wait = 0.0 if self._limit is None else await self._limit.take(network(ip), now)
         if wait > 0:
             raise errors.rate_limited(wait)
         identity = await self._verifier.verify(_bearer(request), time.time())
@@ -120,12 +120,12 @@ class PublicFace:
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and not self._allows(request, origin):
-            raise errors.origin_refused(origin, "origins")
+            raise errors.origin_refused(origin, "allowed_origins")
 
     def _allows(self, request: web.Request, origin: str) -> bool:
         """Pages on the list may ask, and those of the very host they ask."""
-        listed = origin in self._settings.origins or "*" in self._settings.origins
-        return listed or origin.partition("://")[2] == request.headers.get("Host")
+        listed = self._settings.allowed_origins
+        return origin in listed or "*" in listed or origin.partition("://")[2] == request.headers.get("Host")
 
     def _cors(self, request: web.Request) -> dict[str, str]:
         origin = request.headers.get("Origin")

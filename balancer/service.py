@@ -15,9 +15,12 @@ import grpc
 import structlog
 
 from balancer.fleet import Connection, Edge, Fleet, Load, Profile
+from balancer.placing import Placing
 from balancer.rebalance import Rebalance
-from mesh import errors
+from balancer.sessions import Sessions
+from mesh import errors, naming
 from mesh.batching import Batcher, Closed
+from mesh.cache import SessionRecord
 from tidings.balancer.v1 import balancer_pb2 as pb
 from tidings.balancer.v1 import balancer_pb2_grpc
 from tidings.common.v1.instance_pb2 import Instance
@@ -47,10 +50,16 @@ class BalancerServicer(balancer_pb2_grpc.BalancerServiceServicer):
         fleet: told what edges report.
         default_capacity: connections of an edge that names none.
         clock: seconds, never going back.
+        sessions: looks up where users are.
+        placing: answers edges that ask where their clients shall go.
     """
 
-    def __init__(self, fleet: Fleet, default_capacity: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fleet: Fleet, default_capacity: int, clock: Callable[[], float], sessions: Sessions, placing: Placing
+    ) -> None:
         self._fleet = fleet
+        self._placing = placing
+        self._sessions = sessions
         self._default_capacity = default_capacity
         self._clock = clock
         self._rebalance = Rebalance()
@@ -109,14 +118,30 @@ class BalancerServicer(balancer_pb2_grpc.BalancerServiceServicer):
         per_second = request.connections_per_second or DEFAULT_MOVES_PER_SECOND
         if per_second > MAX_MOVES_PER_SECOND:
             raise errors.invalid_field("connections_per_second", f"at most {MAX_MOVES_PER_SECOND} are allowed")
+        return pb.RebalanceResponse(connections=self.level(per_second, 0.0))
+
+    def level(self, per_second: int, tolerance: float) -> int:
+        """Begin a round of rebalancing, as `Rebalance.round` does; gives the connections ordered away.
+
+        Raises:
+            TidingsError: OVERLOADED or UNAVAILABLE, an edge takes no orders.
+        """
         now = self._clock()
-        orders, seconds = self._rebalance.round(self._fleet.nodes(now), per_second, now)
+        orders, seconds = self._rebalance.round(self._fleet.nodes(now), per_second, now, tolerance)
         for edge_id, connections in orders.items():
             order = pb.ReportLoadResponse(shed=pb.Shed(connections=connections))
             order.shed.over.FromTimedelta(timedelta(seconds=seconds))
             _send(self._streams[edge_id], order)
-        _log.info("rebalancing", orders=orders, seconds=seconds)
-        return pb.RebalanceResponse(connections=sum(orders.values()))
+        if orders:
+            _log.info("rebalancing", orders=orders, seconds=seconds)
+        return sum(orders.values())
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        """Where a user is."""
+        if not naming.USER_ID.fullmatch(request.user_id):
+            raise errors.invalid_field("user_id", "a user's id is needed")
+        found = await self._sessions.of_user(request.user_id)
+        return pb.ListSessionsResponse(sessions=map(_session, found))
 
     def _enter(self, hello: pb.EdgeHello) -> _Stream:
         if self._closed:
@@ -140,8 +165,16 @@ class BalancerServicer(balancer_pb2_grpc.BalancerServiceServicer):
                     raise errors.invalid_field("hello", "it comes once, first on the stream")
                 if request.HasField("load"):
                     self._fleet.report(stream.edge, _load(request.load), self._clock())
+                if request.HasField("place"):
+                    await self._place(stream, request.place)
         finally:
             stream.orders.close()
+
+    async def _place(self, stream: _Stream, asked: pb.PlaceConnections) -> None:
+        """Answer each question, in order; an edge that takes no answers is read from no more."""
+        answer = await self._placing.answer(asked, stream.edge)
+        with contextlib.suppress(Closed):
+            await stream.orders.put(pb.ReportLoadResponse(placements=answer))
 
     def _leave(self, stream: _Stream) -> None:
         self._fleet.leave(stream.edge)
@@ -203,6 +236,10 @@ def _edge(stream: _Stream) -> pb.Edge:
         assignments_under_way=len(edge.under_way),
         loop_lag_us=edge.loop_lag_us,
     )
+
+
+def _session(session: SessionRecord) -> pb.UserSession:
+    return pb.UserSession(edge_id=session.edge_id, device_id=session.device_id, connected_time_ms=session.connected_ms)
 
 
 def _send(stream: _Stream, order: pb.ReportLoadResponse) -> None:

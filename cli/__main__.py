@@ -25,7 +25,13 @@ COMMANDS = {
     "tag": ("cli.tags", "Tag people, and see whom an expression means."),
     "notify": ("cli.notify", "Send to many, and see and steer what is under way."),
     "token": ("cli.token", "Print a development token."),
+    "top": ("cli.top", "Watch all nodes: connections, rates, queues, lag."),
+    "drain": ("cli.operate", "Take an edge out of service."),
+    "rebalance": ("cli.operate", "Even out the edges."),
+    "sessions": ("cli.operate", "List where a user is connected."),
+    "deadletter": ("cli.dead_letters", "See, replay and discard work that failed for good."),
     "doctor": ("cli.doctor", "Look at every piece: healthy, or what is wrong and what to do."),
+    "certs": ("cli.certs", "Make certificates for mutual TLS among the services."),
     "bench": ("cli.benches", "Measure."),
 }
 """Command -> the module that has it in its `app`, and what it does in a few words."""

@@ -58,9 +58,9 @@ class _PassingError(Exception):
 class Api:
     """One user's calls. Open it with `open_api`."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, edges: list[str], deadline: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, urls: list[str], edges: list[str], deadline: float) -> None:
         self._session = session
-        self._url = url
+        self._urls = urls
         self._edges = edges
         self._deadline = deadline
 
@@ -85,7 +85,9 @@ class Api:
                     raise error.what from error
                 await asyncio.sleep(error.wait)
             except TimeoutError as error:
-                raise UnavailableError(f"{self._url} did not answer in time", "`tidings doctor` looks at every piece") from error
+                raise UnavailableError(
+                    f"{self._urls[0]} did not answer in time", "`tidings doctor` looks at every piece"
+                ) from error
 
     async def _once(self, method: str, path: str, answer: type[M], body: Message | None, query: Mapping[str, str]) -> M:
         edge = self._edges[0] if self._edges else await self._connect()
@@ -96,7 +98,9 @@ class Api:
             raise
 
     async def _connect(self) -> str:
-        found = await self._ask("POST", f"{self._url}/v1/connect", http_pb2.ConnectResponse, http_pb2.ConnectRequest(), {})
+        url = self._urls[0]
+        self._urls = [*self._urls[1:], url]  # should this one fail, the next is asked
+        found = await self._ask("POST", f"{url}/v1/connect", http_pb2.ConnectResponse, http_pb2.ConnectRequest(), {})
         self._edges = [found.api_url]
         return found.api_url
 
@@ -133,8 +137,8 @@ def _hint(status: int) -> str:
 @asynccontextmanager
 async def open_api(place: Place, url: str | None, user: str, secret: str | None, timeout: float) -> AsyncIterator[Api]:
     """Calls in the name of `user`, all of them done within `timeout` seconds."""
-    running, base = place.running(), place.url(url)
-    edges = list(running.edges) if running and running.alive and running.url == base else []
+    running, balancers = place.running(), place.urls(url)
+    edges = list(running.edges) if running and running.alive and running.url == balancers[0] else []
     headers = {"Authorization": f"Bearer {mint(place, user, secret, TOKEN_SECONDS)}", "Content-Type": "application/json"}
     async with aiohttp.ClientSession(headers=headers) as session:
-        yield Api(session, base, edges, time.monotonic() + timeout)
+        yield Api(session, balancers, edges, time.monotonic() + timeout)

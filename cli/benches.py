@@ -123,6 +123,55 @@ def notify(
     _figures(lambda: measured.run(measured.NotifyOptions(clients, connected, size, mode, baselines)), file)
 
 
+@app.command(epilog="Example: [bold]tidings bench fanout --members 5000 --rate 20[/bold]")
+def fanout(
+    members: Annotated[int, typer.Option("--members", help="Of the group, all connected to one edge.", min=2, max=5_000)] = 5_000,
+    rate: Annotated[float, typer.Option("--rate", help="Messages a second in the group.", min=0.1)] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measured span.", min=0.1)] = 15,
+    senders: Annotated[int, typer.Option("--senders", help="Members who write them.", min=1)] = 4,
+    chat_rate: Annotated[float, typer.Option("--chat-rate", help="Messages a second of 40 users in pairs beside it.", min=1)] = 40,
+    size: Annotated[int, typer.Option("--bytes", help="Text of each message.", min=1)] = 120,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.FLEET,
+    search: Annotated[bool, typer.Option("--search/--no-search", help="Raise the rate until the edge falls behind.")] = True,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure a bare fan-out beside it.")] = True,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure a group of thousands with busy senders, and what it does to others. Exits with 1 when a promise was broken."""
+    from bench import fanout as measured
+
+    options = measured.FanoutOptions(
+        members=members,
+        rate=rate,
+        seconds=seconds,
+        senders=min(senders, members),
+        chat_rate=chat_rate,
+        size=size,
+        mode=mode,
+        search=search,
+        baselines=baselines,
+    )
+    _figures(lambda: measured.run(options), file)
+
+
+@app.command(epilog="Example: [bold]tidings bench connect --sessions 10000 --rate 500[/bold]")
+def connect(
+    sessions: Annotated[int, typer.Option("--sessions", help="How many are lost at once.", min=1, max=15_000)] = 10_000,
+    rate: Annotated[float, typer.Option("--rate", help="Attempts a second, where they are paced.", min=1)] = 1_000,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.FLEET,
+    storm: Annotated[bool, typer.Option("--storm/--no-storm", help="Also let all come within the SDK's first backoff.")] = True,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure bare handshakes beside it.")] = True,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure a reconnect storm: every session is lost, and all come back. Exits with 1 when something missed did not come."""
+    from bench import connect as measured
+
+    _figures(lambda: measured.run(measured.ConnectOptions(sessions, rate, mode, storm, baselines)), file)
+
+
 def _figures(measure: Callable[[], Figures], file: Path | None) -> None:
     found = _run(measure)
     on_stdout = file == Path("-")

@@ -51,6 +51,8 @@ class Patient:
     secret: str | None
     store: str
     registry: str
+    cache: str
+    certs: Path | None
     session: aiohttp.ClientSession
     stack: AsyncExitStack
     api_url: str = ""

@@ -4,12 +4,13 @@ Exit status: 0 when all is healthy, else that of the first piece that isn't:
 
     10 Python   11 packages   12 data folder   13 secrets   14 database   15 registry
     16 balancer (or no mesh is running)   17 clock   18 edge   19 router   20 store
-    21 tags   22 scheduler
+    21 tags   22 scheduler   23 etcd members   24 cache   25 certificates
 """
 
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import checkup, checkup_business, checkup_mesh
+from cli import checkup, checkup_business, checkup_fleet, checkup_mesh
 from cli.checkup import ANSWER_SECONDS, Check, IllError, NotNeededError, Patient
 from cli.options import DEFAULT_DATA, Data, Json, Secret, Url, say_json
 from cli.place import Place
@@ -54,6 +55,9 @@ PIECES = (
     Piece("store", 20, checkup_mesh.store, ("router",)),
     Piece("tags", 21, checkup_business.tags, ("balancer",)),
     Piece("scheduler", 22, checkup_business.scheduler, ("balancer",)),
+    Piece("etcd members", 23, checkup_fleet.registry_members, ("registry",)),
+    Piece("cache", 24, checkup_fleet.cache),
+    Piece("certificates", 25, checkup_fleet.certificates),
 )
 
 
@@ -65,6 +69,24 @@ class Finding:
     state: str
     detail: str
     hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What the mesh stands on; empty where nothing is said."""
+
+    store: str
+    registry: str
+    cache: str
+    certs: Path | None
+
+    def completed(self, place: Place) -> "Servers":
+        """With what the mesh running there uses in the place of what is empty."""
+        running = place.running()
+        if running is None:
+            return self
+        certs = self.certs or (Path(running.certs) if running.certs else None)
+        return Servers(self.store, self.registry or running.registry, self.cache or running.cache, certs)
 
 
 _STATUSES = ", ".join(f"{piece.status} {piece.name}" for piece in PIECES)
@@ -87,10 +109,14 @@ def doctor(
     registry: Annotated[
         str, typer.Option("--registry", help="Look at this registry; else the running mesh's.", metavar="URL")
     ] = "",
+    cache: Annotated[str, typer.Option("--cache", help="Look at this Redis; else the running mesh's.", metavar="URL")] = "",
+    certs: Annotated[
+        Path | None, typer.Option("--certs", help="Look at these certificates; else the running mesh's.", metavar="DIR")
+    ] = None,
 ) -> None:
     """Look at every piece: healthy, or the cause and the next step. The exit status says which."""
     checkup.quiet()
-    findings = asyncio.run(_examine(Place(data), url, secret, store, registry))
+    findings = asyncio.run(_examine(Place(data), url, secret, Servers(store, registry, cache, certs)))
     status = next((finding.piece.status for finding in findings if finding.state == "ill"), 0)
     if as_json:
         say_json({"healthy": status == 0, "exit_status": status, "pieces": [_to_json(finding) for finding in findings]})
@@ -99,12 +125,22 @@ def doctor(
     raise typer.Exit(status)
 
 
-async def _examine(place: Place, url: str | None, secret: str | None, store: str, registry: str) -> list[Finding]:
-    running = place.running()
-    registry = registry or (running.registry if running else "")
+async def _examine(place: Place, url: str | None, secret: str | None, given: Servers) -> list[Finding]:
+    servers = given.completed(place)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with AsyncExitStack() as stack, aiohttp.ClientSession(timeout=timeout) as session:
-        patient = Patient(place, place.url(url), url is not None, secret, store, registry, session, stack)
+        patient = Patient(
+            place=place,
+            url=place.url(url),
+            given_url=url is not None,
+            secret=secret,
+            store=servers.store,
+            registry=servers.registry,
+            cache=servers.cache,
+            certs=servers.certs,
+            session=session,
+            stack=stack,
+        )
         findings: dict[str, Finding] = {}
         for piece in PIECES:
             findings[piece.name] = await _look(piece, patient, findings)
@@ -136,6 +172,6 @@ def _print(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         mark, style = _MARKS[finding.state]
-        console.print(Text.assemble((f"{mark} {finding.piece.name:<12}", style), finding.detail))
+        console.print(Text.assemble((f"{mark} {finding.piece.name:<12} ", style), finding.detail))
         if finding.hint:
             console.print(Text(f"  next: {finding.hint}", style="bold"))

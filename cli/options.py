@@ -14,7 +14,9 @@ As = Annotated[str, typer.Option("--as", help="Who you are: a user id.", metavar
 Data = Annotated[Path, typer.Option("--data", help="The mesh's data folder.", envvar="TIDINGS_DATA", metavar="DIR")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="The balancer's URL; else that of the mesh running in --data.", envvar="TIDINGS_URL", metavar="URL"),
+    typer.Option(
+        "--url", help="The balancers' URL, or several with commas; else the mesh's in --data.", envvar="TIDINGS_URL", metavar="URL"
+    ),
 ]
 Secret = Annotated[
     str | None,

@@ -14,9 +14,9 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cli.failure import CommandError
 
@@ -34,7 +34,21 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What run.json says: the balancer's base URL, the process, its host and ports by service, the edges' HTTP base URLs."""
+    """What run.json says. A file of another version may have less or more.
+
+    Attributes:
+        url: the first balancer's base URL.
+        pid: the process of `tidings up`.
+        ports: those that others are told of, by service.
+        edges: the edges' HTTP base URLs.
+        store: the scheme of its URL.
+        registry, cache: their URLs.
+        host: under which the ports are reached.
+        urls: the balancers' base URLs.
+        certs: the folder of the certificates; empty without.
+        nodes: the processes by name, each with the base URL of its /metrics.
+        instances: who serves, in the JSON of `tidings.common.v1.Instance`, where no registry says it.
+    """
 
     url: str
     pid: int
@@ -43,6 +57,11 @@ class Running:
     store: str = ""
     registry: str = ""
     host: str = "127.0.0.1"
+    urls: list[str] = field(default_factory=list)
+    cache: str = ""
+    certs: str = ""
+    nodes: dict[str, str] = field(default_factory=dict)
+    instances: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -123,8 +142,10 @@ class Place:
     def running(self) -> Running | None:
         """What run.json says; None when there is none to read. It may be stale: see `Running.alive`."""
         try:
-            return Running(**json.loads(self._run_file.read_text()))
-        except (OSError, ValueError, TypeError):
+            found = json.loads(self._run_file.read_text())
+            known = {one.name for one in fields(Running)}
+            return Running(**{name: value for name, value in found.items() if name in known})
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     @contextmanager
@@ -137,12 +158,17 @@ class Place:
         finally:
             self._run_file.unlink(missing_ok=True)
 
-    def url(self, given: str | None) -> str:
-        """The balancer's base URL: the one given, else the running mesh's, else that of the last one, else the default."""
+    def urls(self, given: str | None) -> list[str]:
+        """The balancers' base URLs: those given, with commas between, else the running mesh's, else that of the last one, else the
+        default."""
         if given:
-            return given.rstrip("/")
+            return [url.strip().rstrip("/") for url in given.split(",")]
         running = self.running()
-        return running.url if running else self._last_url()
+        return (running.urls or [running.url]) if running else [self._last_url()]
+
+    def url(self, given: str | None) -> str:
+        """The first of `urls`, by which a mesh is known here."""
+        return self.urls(given)[0]
 
     def _last_url(self) -> str:
         try:

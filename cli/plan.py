@@ -1,9 +1,11 @@
 """What `tidings up` is asked to start: how many of each service, where, on what store and registry."""
 
 import errno
+import random
 import socket
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cli.failure import CommandError
@@ -16,40 +18,59 @@ SERVICES = ("store", "tagsvc", "router", "scheduler", "balancer", "edge")
 # the caps for one address would hit them all together; and there is no crowd of clients to keep from coming back at once.
 BALANCER_DEFAULTS = {"connects_per_second": 5_000.0, "connect_burst": 20_000, "backoff_max_seconds": 3.0}
 
+_FIRST_PORT, _LAST_PORT = 10_240, 32_000  # below the range from which the kernel takes ports for outgoing connections
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """See the module. `store` is a database URL, `registry` "memory://" or "etcd://…". `advertise` is the host that
-    clients elsewhere reach this machine under; empty means `host`."""
+    """See the module.
+
+    Attributes:
+        store: a database's URL.
+        registry: "memory://" or "etcd://…".
+        cache: "memory://" or "redis://…".
+        certificates: the folder `tidings certs init` made, for TLS among the services; None for plain text.
+        advertise: the host that clients elsewhere reach this machine under; empty means `host`.
+        restart: whether a process that dies is started again.
+    """
 
     data: Path
     secrets: Secrets
     host: str
-    port: int
+    balancer_ports: list[int]
     edge_ports: list[int]
     tagsvc_ports: list[int]
     scheduler_ports: list[int]
     store: str
     registry: str
+    cache: str = "memory://"
+    certificates: Path | None = None
     advertise: str = ""
+    stores: int = 1
     routers: int = 1
+    restart: bool = True
     log_level: str = "warning"
     drain_seconds: float = 1.0
 
     @property
-    def url(self) -> str:
-        """The balancer's base URL."""
-        return http_url(self.host, self.port)
+    def urls(self) -> list[str]:
+        """The balancers' base URLs."""
+        return [http_url(self.host, port) for port in self.balancer_ports]
+
+    @property
+    def edge_urls(self) -> list[str]:
+        """The base URLs of the edges' HTTP."""
+        return [http_url(self.host, port) for port in self.edge_ports]
 
     @property
     def ports(self) -> dict[str, list[int]]:
         """The ports that others are told of; 0 for those that only services of the mesh use, found through the registry."""
         return {
-            "store": [0],
+            "store": [0] * self.stores,
             "tagsvc": self.tagsvc_ports,
             "router": [0] * self.routers,
             "scheduler": self.scheduler_ports,
-            "balancer": [self.port],
+            "balancer": self.balancer_ports,
             "edge": self.edge_ports,
         }
 
@@ -80,19 +101,37 @@ def http_url(host: str, port: int) -> str:
     return f"http://{reachable(host)}:{port}"
 
 
-def ports(host: str, first: int, count: int, option: str) -> list[int]:
-    """`count` ports from `first` on; free ones when `first` is 0.
+def assign(host: str, wanted: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
+    """Ports for several services: of each the first port, or 0 for free ones, and how many, by the option that says so. Those after
+    the first take the next ones that no other service has.
+
+    Raises:
+        CommandError: as `ports`; or two begin at the same port.
+    """
+    firsts = [first for first, _ in wanted.values() if first]
+    taken, found = set(firsts), dict[str, list[int]]()
+    for option, (first, count) in wanted.items():
+        if firsts.count(first) > 1:
+            raise CommandError(f"port {first} is given to two services", f"give another one with {option}")
+        found[option] = ports(host, first, count, option, taken - {first})
+        taken.update(found[option])
+    return found
+
+
+def ports(host: str, first: int, count: int, option: str, passed_over: Collection[int] = ()) -> list[int]:
+    """`count` ports from `first` on, without some; free ones when `first` is 0.
 
     Raises:
         CommandError: someone listens there; names the port and the option that moves it.
     """
     if first == 0:
         return free_ports(host, count)
-    if first + count > 65536:
+    found = list(islice((port for port in range(first, 65536) if port not in passed_over), count))
+    if len(found) < count:
         raise CommandError(f"there are no {count} ports from {first} on", f"give a lower one with {option}")
-    for port in range(first, first + count):
+    for port in found:
         _check_port(host, port, option)
-    return list(range(first, first + count))
+    return found
 
 
 def _check_port(host: str, port: int, option: str) -> None:
@@ -119,14 +158,54 @@ def _unusable(host: str, port: int, option: str, error: OSError) -> CommandError
 
 
 def free_port(host: str) -> int:
-    """A port nobody listens on at this moment."""
+    """A port nobody listens on at this moment; see `free_ports`."""
     return free_ports(host, 1)[0]
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Different ports nobody listens on at this moment."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket(_family(host))) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Different ports nobody listens on at this moment. They stay free while a service of ours is down: the kernel gives none of
+    them to a connection going out."""
+    found: list[int] = []
+    for port in random.sample(range(_FIRST_PORT, _LAST_PORT), _LAST_PORT - _FIRST_PORT):
+        if len(found) == count:
+            break
+        if _is_free(host, port):
+            found.append(port)
+    return found
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(_family(host)) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check(store: str, registry: str, counts: Mapping[str, int], *, certificates: bool) -> None:
+    """Refuse what can't work together.
+
+    Args:
+        store: the database's URL.
+        registry: the registry's.
+        counts: how many of each service.
+        certificates: whether the services speak TLS among themselves.
+
+    Raises:
+        CommandError: says what, and which option to change.
+    """
+    if counts["store"] > 1 and store.startswith("sqlite:"):
+        raise CommandError(
+            f"{counts['store']} stores can't share one SQLite file", "give a database with --store postgresql://…, or --stores 1"
+        )
+    if registry.startswith("etcd:"):
+        return
+    for service in ("store", "balancer"):
+        if counts[service] > 1:
+            raise CommandError(
+                f"one process has one {service}, not {counts[service]}",
+                f"give --registry etcd://… for a process each, or --{service}s 1",
+            )
+    if certificates:
+        raise CommandError("one process has nobody to show certificates to", "give --registry etcd://…, or leave out --certs")

@@ -35,5 +35,5 @@ async def open_client(
     if device is not None and not naming.DEVICE_ID.fullmatch(device):
         raise CommandError(f"{device!r} is not a device id", "one is 1-64 characters of A-Z a-z 0-9 . _ -")
     with place.client_state(user, base, purpose, device) as (path, device_id):
-        async with Client(base, token, device_id=device_id, state=path, user_id=user) as client:
+        async with Client(place.urls(url), token, device_id=device_id, state=path, user_id=user) as client:
             yield client

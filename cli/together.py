@@ -3,7 +3,7 @@ on loopback, real WebSockets, a registry in memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,17 @@ from tidings.common.v1.instance_pb2 import Instance
 
 
 class Together:
-    """The mesh in this process: ready as soon as it exists, and nothing of it dies alone."""
+    """The mesh in this process: ready as soon as it exists, and nothing of it dies alone.
+
+    Attributes:
+        instances: who serves.
+        nodes: none: there is no process but this.
+    """
+
+    nodes: Mapping[str, str] = {}
+
+    def __init__(self, instances: Sequence[Instance]) -> None:
+        self.instances = instances
 
     async def ready(self) -> None:
         """Returns at once."""
@@ -44,14 +54,15 @@ async def serve(plan: Plan) -> AsyncIterator[Together]:
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
         registry = await stack.enter_async_context(open_registry(plan.registry))
-        for start, settings in _services(plan):
-            await stack.enter_async_context(start(settings, registry, telemetry))
+        instances = [await stack.enter_async_context(start(settings, registry, telemetry)) for start, settings in _services(plan)]
         settle_memory()
-        yield Together()
+        yield Together(instances)
 
 
 def _services(plan: Plan) -> Iterator[tuple[Callable[..., AbstractAsyncContextManager[Instance]], ServiceSettings]]:
     common: dict[str, Any] = {"host": plan.host, "advertise": plan.advertise, "drain_seconds": plan.drain_seconds}
+    if not plan.cache.startswith("memory:"):
+        common["cache"] = plan.cache
     keys: dict[str, Any] = {"token_secret": plan.secrets.token_secret, "ticket_secret": plan.secrets.ticket_secret}
     yield store.serve.serve, StoreSettings(**common, port=0, database=plan.store)
     for port in plan.tagsvc_ports:
@@ -60,7 +71,7 @@ def _services(plan: Plan) -> Iterator[tuple[Callable[..., AbstractAsyncContextMa
         yield router.serve.serve, RouterSettings(**common, port=0)
     for port in plan.scheduler_ports:
         yield scheduler.serve.serve, SchedulerSettings(**common, port=port)
-    yield balancer.serve.serve, at_home(BalancerSettings(**common, **keys, port=plan.port, grpc_port=0))
+    yield balancer.serve.serve, at_home(BalancerSettings(**common, **keys, port=plan.balancer_ports[0], grpc_port=0))
     for port in plan.edge_ports:
         yield edge.serve.serve, EdgeSettings(**common, **keys, port=port)
 

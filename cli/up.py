@@ -2,31 +2,34 @@
 
 import asyncio
 import os
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Protocol
 
 import aiohttp
 import typer
+from google.protobuf import json_format
 
-from cli import checkup, fleet, together
+from cli import checkup, checkup_fleet, fleet
 from cli.failure import CommandError
-from cli.options import DEFAULT_DATA, Data, say
+from cli.options import DEFAULT_DATA, Data, note, say
 from cli.place import Place, Running
-from cli.plan import Plan, http_url, ports, reachable, sqlite_url
+from cli.plan import Plan, assign, check, reachable, sqlite_url
+from cli.welcome import welcome
 from mesh import errors
 from mesh.process import stop_signal
 from mesh.telemetry import configure_logging
+from tidings.common.v1.instance_pb2 import Instance
 
 ANSWER_SECONDS = 15.0  # for the first edge to report to the balancer, on a busy machine
 POLL_SECONDS = 0.05
 
 app = typer.Typer(rich_markup_mode="rich")
 
-Port = Annotated[int, typer.Option("--port", help="The balancer's port; 0 picks a free one.", min=0, max=65535)]
+Port = Annotated[
+    int, typer.Option("--port", help="The first balancer's port, others take the next; 0 picks free ones.", min=0, max=65535)
+]
 EdgePort = Annotated[
     int, typer.Option("--edge-port", help="The first edge's port, others take the next; 0 picks free ones.", min=0, max=65535)
 ]
@@ -48,25 +51,48 @@ RegistryUrl = Annotated[
     str,
     typer.Option("--registry", help="memory:// is one process; etcd://host:port[,…] a process for each service.", metavar="URL"),
 ]
+CacheUrl = Annotated[
+    str,
+    typer.Option("--cache", help="memory:// or redis://host:port: what the services share to be quick.", metavar="URL"),
+]
+Certificates = Annotated[
+    Path | None,
+    typer.Option("--certs", help="Speak TLS among the services, with what `tidings certs init` put in DIR.", metavar="DIR"),
+]
+Stores = Annotated[int, typer.Option("--stores", help="How many stores, on one PostgreSQL.", min=1, max=64)]
+Balancers = Annotated[int, typer.Option("--balancers", help="How many balancers.", min=1, max=64)]
 Edges = Annotated[int, typer.Option("--edges", help="How many edges.", min=1, max=64)]
 Routers = Annotated[int, typer.Option("--routers", help="How many routers.", min=1, max=64)]
 Tagsvcs = Annotated[int, typer.Option("--tagsvcs", help="How many tag services.", min=1, max=64)]
 Schedulers = Annotated[int, typer.Option("--schedulers", help="How many schedulers.", min=1, max=64)]
+Restart = Annotated[bool, typer.Option("--restart/--no-restart", help="Start a process that dies again, or stop them all.")]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.", metavar="LEVEL")]
 
 EXAMPLES = """Examples: [bold]tidings up[/bold]
 
-[bold]tidings up --store postgresql://tidings@127.0.0.1/tidings --registry etcd://127.0.0.1:2379 --edges 2 --routers 2[/bold]"""
+[bold]tidings up --store postgresql://tidings@127.0.0.1/tidings --registry etcd://127.0.0.1:2379 --cache redis://127.0.0.1 \\
+--edges 3 --routers 2 --stores 2 --balancers 2[/bold]"""
 
 
 class House(Protocol):
-    """A mesh being served, in whichever way."""
+    """A mesh being served, in whichever way.
+
+    Attributes:
+        instances: who serves, as far as no registry says it to other processes.
+        nodes: the processes by name, each with the base URL of its /metrics.
+    """
+
+    @property
+    def instances(self) -> Sequence[Instance]: ...
+
+    @property
+    def nodes(self) -> Mapping[str, str]: ...
 
     async def ready(self) -> None:
         """Wait until every service says that it is ready."""
 
     async def death(self) -> str:
-        """Wait until one of its processes died; who, and how."""
+        """Wait until one of its processes died for good; who, and how."""
 
 
 @app.command(epilog=EXAMPLES)
@@ -80,29 +106,46 @@ def up(
     advertise: Advertise = "",
     store: Store = None,
     registry: RegistryUrl = "memory://",
+    cache: CacheUrl = "memory://",
+    certs: Certificates = None,
     edges: Edges = 1,
     routers: Routers = 1,
+    stores: Stores = 1,
     tagsvcs: Tagsvcs = 1,
     schedulers: Schedulers = 1,
+    balancers: Balancers = 1,
+    restart: Restart = True,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Start a whole mesh and keep it running until Ctrl-C."""
-    urls, level = (_store(store, data), _registry(registry)), _level(log_level)
+    """Start a whole mesh and keep it running until Ctrl-C; a second Ctrl-C ends it at once."""
+    database, found, level = _store(store, data), _registry(registry), _level(log_level)
+    check(database, found, {"store": stores, "balancer": balancers}, certificates=certs is not None)
+    wanted = {
+        "--edge-port": (edge_port, edges),
+        "--tagsvc-port": (tagsvc_port, tagsvcs),
+        "--scheduler-port": (scheduler_port, schedulers),
+        "--port": (port, balancers),
+    }
     place = Place(data)
     place.prepare()
     with place.lock():
+        chosen = assign(host, wanted)
         plan = Plan(
             data=data,
             secrets=place.make_secrets(),
             host=host,
             advertise=advertise,
-            port=ports(host, port, 1, "--port")[0],
-            edge_ports=ports(host, edge_port, edges, "--edge-port"),
-            tagsvc_ports=ports(host, tagsvc_port, tagsvcs, "--tagsvc-port"),
-            scheduler_ports=ports(host, scheduler_port, schedulers, "--scheduler-port"),
-            store=urls[0],
-            registry=urls[1],
+            balancer_ports=chosen["--port"],
+            edge_ports=chosen["--edge-port"],
+            tagsvc_ports=chosen["--tagsvc-port"],
+            scheduler_ports=chosen["--scheduler-port"],
+            store=database,
+            registry=found,
+            cache=_cache(cache),
+            certificates=certs,
+            stores=stores,
             routers=routers,
+            restart=restart,
             log_level=level,
         )
         asyncio.run(_check_servers(plan))
@@ -114,10 +157,17 @@ def up(
 async def _check_servers(plan: Plan) -> None:
     """See that the servers which the mesh needs and doesn't start are there: better said once here than by every service."""
     checkup.quiet()
+    if plan.certificates:
+        checkup_fleet.usable_certificates(plan.certificates)
     if plan.store.startswith("postgresql:"):
         await checkup.postgresql(plan.store)
     if plan.as_processes:
         await checkup.etcd(plan.registry)
+    if plan.cache.startswith("redis"):
+        try:
+            await checkup_fleet.redis(plan.cache)
+        except checkup.IllError as fault:  # not a reason to stop: all works without, only slower
+            note(f"{fault}; going on without a cache until it is there")
 
 
 @contextmanager
@@ -143,6 +193,13 @@ def _registry(url: str) -> str:
     raise CommandError(f"the registry {url!r} is neither memory:// nor etcd://host:port", "give one of these with --registry")
 
 
+def _cache(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory" or (scheme in ("redis", "rediss") and rest):
+        return url
+    raise CommandError(f"the cache {url!r} is neither memory:// nor redis://host:port", "give one of these with --cache")
+
+
 def _level(name: str) -> str:
     if name.lower() in ("debug", "info", "warning", "error"):
         return name.lower()
@@ -151,15 +208,14 @@ def _level(name: str) -> str:
 
 async def _run(place: Place, plan: Plan) -> None:
     stop = asyncio.create_task(stop_signal().wait())
-    serve = fleet.serve if plan.as_processes else together.serve
-    async with serve(plan) as house:
+    async with _served(plan) as house:
         death, opening = asyncio.create_task(house.death()), asyncio.create_task(_open(house, plan))
         try:
             await asyncio.wait({stop, death, opening}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
-                with place.announce(_running(plan)):
-                    _welcome(plan)
+                with place.announce(_running(plan, house)):
+                    welcome(plan)
                     await asyncio.wait({stop, death}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             opening.cancel()
@@ -169,13 +225,21 @@ async def _run(place: Place, plan: Plan) -> None:
         say("stopping")
 
 
+def _served(plan: Plan) -> AbstractAsyncContextManager[House]:
+    if plan.as_processes:
+        return fleet.serve(plan)
+    from cli import together  # every service's modules: 70 MB and a second, which a process that only starts others can do without
+
+    return together.serve(plan)
+
+
 async def _open(house: House, plan: Plan) -> None:
     """Wait until the mesh takes clients: until the balancer, which needs an edge for that, and the edges say so."""
     await house.ready()
     waiting_for = ""
     try:
         async with asyncio.timeout(ANSWER_SECONDS), aiohttp.ClientSession() as session:
-            for url in (plan.url, *edge_urls(plan)):
+            for url in (*plan.urls, *plan.edge_urls):
                 while waiting_for := await _missing(session, f"{url}/readyz"):  # noqa: ASYNC110  (it can only be asked)
                     await asyncio.sleep(POLL_SECONDS)
     except TimeoutError as error:
@@ -191,51 +255,18 @@ async def _missing(session: aiohttp.ClientSession, url: str) -> str:
         return f"{url}: {error}"
 
 
-def edge_urls(plan: Plan) -> list[str]:
-    """The base URLs of the edges' HTTP."""
-    return [http_url(plan.host, port) for port in plan.edge_ports]
-
-
-def _running(plan: Plan) -> Running:
+def _running(plan: Plan, house: House) -> Running:
     return Running(
-        url=plan.url,
+        url=plan.urls[0],
+        urls=plan.urls,
         pid=os.getpid(),
         ports={service: numbers for service, numbers in plan.ports.items() if all(numbers)},
-        edges=edge_urls(plan),
+        edges=plan.edge_urls,
         store=plan.store.partition("://")[0],
         registry=plan.registry,
         host=reachable(plan.host),
+        cache=plan.cache,
+        certs=str(plan.certificates.absolute()) if plan.certificates else "",
+        nodes=dict(house.nodes),
+        instances=[json_format.MessageToDict(instance) for instance in house.instances],
     )
-
-
-def _welcome(plan: Plan) -> None:
-    chat = f"  {_command()} chat{_where(plan)} --as"
-    where = plan.data if plan.store.startswith("sqlite:") else "PostgreSQL"
-    say(f"Tidings is up at {plan.url}, its data in {where}. Ctrl-C stops it.")
-    say(f"It is for development: {_shape(plan)}, a development secret ({plan.data}/secrets.json), plain ws:// without TLS.")
-    say("Next, in another terminal:")
-    say(f"{chat} alice bob")
-    say("and in one more:")
-    say(f"{chat} bob alice")
-    say("Or tag people, and notify them: tag people by a file, see whom an expression means, and send:")
-    business = f"  {_command()}"
-    say(f"{business} tag add{_where(plan)} alice vip")
-    say(f"{business} notify{_where(plan)} vip --text 'The doors are open' --watch")
-
-
-def _shape(plan: Plan) -> str:
-    if plan.as_processes:
-        return f"{sum(map(len, plan.ports.values()))} processes on one machine, started again by nobody"
-    where = "one disk" if plan.store.startswith("sqlite") else "one database"
-    return f"one process, {where}"
-
-
-def _command() -> str:
-    """How to type `tidings` from here."""
-    program = Path(sys.argv[0]).absolute()
-    here = program.is_relative_to(Path.cwd()) and program.name == "tidings"
-    return shlex.quote(str(program.relative_to(Path.cwd()))) if here else "tidings"
-
-
-def _where(plan: Plan) -> str:
-    return "" if plan.data == DEFAULT_DATA else f" --data {shlex.quote(str(plan.data))}"

@@ -9,16 +9,16 @@ from aiohttp import web
 from edge import bodies, requests
 from edge.door import Door
 from edge.rate import TokenBucket
+from edge.router_calls import RouterCalls
 from edge.rules import Rules
 from edge.settings import EdgeSettings
 from edge.switchboard import Switchboard
-from mesh import errors, naming, rpc
+from mesh import errors, naming
 from tidings.client.v1 import frames_pb2, http_pb2
 from tidings.common.v1 import conversation_pb2
 from tidings.router.v1 import conversation_pb2 as calls
-from tidings.router.v1 import conversation_pb2_grpc
 
-CALL_SECONDS = 8.0  # a call's deadline; hops further on get less
+GROUP_BYTES = 1_048_576  # of a request for a new group: 5,000 members, the most there can be, with the longest ids
 BURST_FACTOR = 5  # requests of one user at once, in seconds of their rate
 MAX_BUCKETS = 10_000  # users whose rate is remembered; past it the longest silent one is forgotten
 MAX_PAGE = 1_000  # entries or chats of a page
@@ -33,7 +33,7 @@ class Api:
         self._settings = settings
         self._rules = rules
         self._door = door
-        self._switchboard = switchboard
+        self._routers = RouterCalls(switchboard)
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def routes(self) -> list[web.RouteDef]:
@@ -54,7 +54,7 @@ class Api:
 
     async def create_chat(self, request: web.Request, user_id: str) -> web.Response:
         """POST /api/v1/chats"""
-        body = await self._body(request, http_pb2.CreateChatRequest())
+        body = await bodies.read(request, http_pb2.CreateChatRequest(), GROUP_BYTES, self._settings.body_seconds)
         if not naming.CLIENT_MSG_ID.fullmatch(body.request_id or "-"):
             raise errors.invalid_field("request_id", "give 1-64 printable ASCII characters")
         call = calls.CreateConversationRequest(
@@ -65,8 +65,7 @@ class Api:
             name=body.name,
             retention=body.retention if body.HasField("retention") else None,
         )
-        with rpc.named_errors():
-            made = await self._stub(user_id).CreateConversation(call, timeout=CALL_SECONDS)
+        made = await self._routers.ask(user_id, lambda router: router.CreateConversation, call)
         return _chat(request, made.conversation)
 
     async def list_chats(self, request: web.Request, user_id: str) -> web.Response:
@@ -74,8 +73,7 @@ class Api:
         call = calls.ListConversationsRequest(
             user_id=user_id, page_size=_number(request, "limit", MAX_PAGE) or 0, page_token=request.query.get("page_token", "")
         )
-        with rpc.named_errors():
-            page = await self._stub(user_id).ListConversations(call, timeout=CALL_SECONDS)
+        page = await self._routers.ask(user_id, lambda router: router.ListConversations, call)
         for conversation in page.conversations:
             _strip(conversation)
         chats = http_pb2.ListChatsResponse(conversations=page.conversations, next_page_token=page.next_page_token)
@@ -84,9 +82,8 @@ class Api:
     async def get_chat(self, request: web.Request, user_id: str) -> web.Response:
         """GET /api/v1/chats/{chat_id}"""
         chat_id = _chat_id(request)
-        with rpc.named_errors():
-            call = calls.GetConversationRequest(user_id=user_id, conversation_id=chat_id)
-            found = await self._stub(chat_id).GetConversation(call, timeout=CALL_SECONDS)
+        call = calls.GetConversationRequest(user_id=user_id, conversation_id=chat_id)
+        found = await self._routers.ask(chat_id, lambda router: router.GetConversation, call)
         return _chat(request, found.conversation)
 
     async def update_chat(self, request: web.Request, user_id: str) -> web.Response:
@@ -99,8 +96,7 @@ class Api:
             name=body.name,
             retention=body.retention if body.HasField("retention") else None,
         )
-        with rpc.named_errors():
-            changed = await self._stub(chat_id).UpdateConversation(call, timeout=CALL_SECONDS)
+        changed = await self._routers.ask(chat_id, lambda router: router.UpdateConversation, call)
         return _chat(request, changed.conversation)
 
     async def put_member(self, request: web.Request, user_id: str) -> web.Response:
@@ -108,16 +104,14 @@ class Api:
         chat_id = _chat_id(request)
         body = await self._body(request, http_pb2.PutMemberRequest())
         call = calls.PutMemberRequest(user_id=user_id, conversation_id=chat_id, member_id=_member_id(request), role=body.role)
-        with rpc.named_errors():
-            changed = await self._stub(chat_id).PutMember(call, timeout=CALL_SECONDS)
+        changed = await self._routers.ask(chat_id, lambda router: router.PutMember, call)
         return _chat(request, changed.conversation)
 
     async def remove_member(self, request: web.Request, user_id: str) -> web.Response:
         """DELETE /api/v1/chats/{chat_id}/members/{user_id}"""
         chat_id = _chat_id(request)
         call = calls.RemoveMemberRequest(user_id=user_id, conversation_id=chat_id, member_id=_member_id(request))
-        with rpc.named_errors():
-            changed = await self._stub(chat_id).RemoveMember(call, timeout=CALL_SECONDS)
+        changed = await self._routers.ask(chat_id, lambda router: router.RemoveMember, call)
         return _chat(request, changed.conversation)
 
     async def list_messages(self, request: web.Request, user_id: str) -> web.Response:
@@ -138,8 +132,7 @@ class Api:
         call = calls.SendMessageRequest(
             user_id=user_id, conversation_id=chat_id, client_msg_id=body.client_msg_id, content=body.content
         )
-        with rpc.named_errors():
-            stored = await self._stub(chat_id).SendMessage(call, timeout=CALL_SECONDS)
+        stored = await self._routers.ask(chat_id, lambda router: router.SendMessage, call)
         answer = frames_pb2.MessageStored(
             client_msg_id=body.client_msg_id,
             message_id=stored.message_id,
@@ -160,8 +153,7 @@ class Api:
             call.after_seq = after
         elif before is not None:
             call.before_seq = before
-        with rpc.named_errors():
-            found = await self._stub(chat_id).ListMessages(call, timeout=CALL_SECONDS)
+        found = await self._routers.ask(chat_id, lambda router: router.ListMessages, call)
         page = frames_pb2.MessagePage(
             conversation_id=chat_id,
             entries=found.entries,
@@ -190,9 +182,6 @@ class Api:
 
     async def _body(self, request: web.Request, into: bodies.M) -> bodies.M:
         return await bodies.read(request, into, self._settings.max_frame_bytes, self._settings.body_seconds)
-
-    def _stub(self, key: str) -> "conversation_pb2_grpc.ConversationServiceAsyncStub":
-        return conversation_pb2_grpc.ConversationServiceStub(self._switchboard.owner(key).channel)
 
 
 def _chat(request: web.Request, conversation: conversation_pb2.Conversation) -> web.Response:

@@ -12,7 +12,7 @@ from edge.door import Door
 from edge.longpoll import LongPoll
 from edge.websocket import WebSocketHandler
 from mesh import errors
-from mesh.telemetry import Telemetry, admin_routes
+from mesh.telemetry import Telemetry
 from tidings.common.v1 import error_pb2
 
 _METHODS = "GET, POST, PATCH, PUT, DELETE"
@@ -28,13 +28,13 @@ def build(
     api: Api,
     door: Door,
     telemetry: Telemetry,
-    ready: Callable[[], str],
+    health: list[web.RouteDef],
     refused: Callable[[int], None],
 ) -> web.Application:
     """The application with all its routes.
 
     Args:
-        ready: gives "" or what is missing.
+        health: the routes that tell how the edge is.
         refused: counts a named error.
     """
     # From the outside in: refusals carry CORS headers too.
@@ -43,7 +43,7 @@ def build(
         [web.get("/v1/ws", websocket.handle), web.get("/chat", websocket.handle), web.post("/v1/poll", long_poll.handle)]
     )
     app.add_routes(api.routes())
-    app.add_routes(admin_routes(telemetry, ready))
+    app.add_routes(health)
     return app
 
 

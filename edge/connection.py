@@ -9,6 +9,7 @@ from typing import Any
 from edge.encoding import Encoding, UndecodableError
 from edge.metrics import EdgeMetrics
 from edge.outbox import Fate, Outbox
+from edge.packet import Packet
 from edge.rules import Rules
 from edge.session import Session
 from edge.switchboard import Switchboard
@@ -80,6 +81,11 @@ class Connection(ABC):
             self.session.close(error_pb2.ERROR_CODE_SLOW_CONSUMER)
         elif fate is Fate.QUEUED:
             self._touch()
+
+    def write_packet(self, packet: Packet) -> None:
+        """See ClientPort."""
+        for one in packet.frames:
+            self.write(one.frame, packet.traffic_class)
 
     def verify_token(self, token: str, request_id: int) -> None:
         """See ClientPort."""

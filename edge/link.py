@@ -1,6 +1,13 @@
 """One link: the stream between this edge and one router.
 
 What a lost link carried is `Routes`' and `LinkQueue`'s business; opening it again is `Peers`'.
+
+A router that is frozen keeps its connection open, and gRPC's keepalive needs 15 seconds to find out. So a router that gives credit
+says something every second, and one that is silent for three while something waits for it is taken for lost, when there is another:
+its conversations go there, with all that it has not answered, and no session waits for it to hear of a newcomer. When it wakes up
+it may still store what it held, and push it to whom it knew then. That does no harm: the store takes the repetition for what it is,
+and orders all; what it stores anew (for another edge) before it has heard of the newcomers here misses them, but it is in the log,
+from which all sessions are synced as soon as the link to that router is live again and it has acted on a new snapshot.
 """
 
 import asyncio
@@ -8,11 +15,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
+import structlog
 from pyroaring import BitMap
 
 from edge.link_queue import LinkQueue
 from edge.pace import Pace
 from edge.peers import Peer
+from edge.pulse import TICK_SECONDS, Pulse
 from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
@@ -20,9 +29,13 @@ MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
 # Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
 MARKS_SECONDS = 0.02
+# Sessions that come or go together share a batch at every hop behind; nobody feels a reconnect to be so late.
+SESSIONS_SECONDS = 0.005
 # Who has a notification is told in bitmaps, and written to the store in a transaction for each: they are to be well filled.
 NOTIFICATION_ACKS_SECONDS = 0.2
 ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
+
+_log = structlog.get_logger(__name__)
 
 
 class LinkPort(Protocol):
@@ -43,6 +56,9 @@ class LinkPort(Protocol):
     def on_batch(self, link: "Link", batch: link_pb2.RouterBatch) -> None:
         """The router says something."""
 
+    def spares(self, link: "Link") -> bool:
+        """Whether other routers could do what this one does."""
+
 
 class Link:
     """One stream to one router.
@@ -61,13 +77,24 @@ class Link:
         self._edge_id = edge_id
         self._port = port
         self._wake = asyncio.Event()
+        self._pulse = Pulse()
         self._acknowledge_due: asyncio.TimerHandle | None = None
         self._marks = Pace(MARKS_SECONDS, self._send_marks)
         self._acks = Pace(NOTIFICATION_ACKS_SECONDS, self._send_acks)
+        self._sessions = Pace(SESSIONS_SECONDS, self.wake)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the router has missed its time to speak."""
+        return self._pulse.silent
 
     def wake(self) -> None:
         """Something was queued."""
         self._wake.set()
+
+    def wake_for_sessions(self) -> None:
+        """Something about a session's beginning or end was queued: paced as marks are."""
+        self._sessions.gathered()
 
     def wake_for_marks(self) -> None:
         """Marks were queued: the first go at once, those that follow it closely go together."""
@@ -80,7 +107,7 @@ class Link:
 
     def say_all(self, heard: Callable[[], None]) -> None:
         """Let go what waits for its time, and call `heard` once the router has acted on it."""
-        self.queue.release_marks()
+        self.queue.release_marks(everything=True)
         self.queue.acks.release()
         self.queue.barrier(heard)
         self._wake.set()
@@ -92,7 +119,7 @@ class Link:
             RpcError, TimeoutError, ConnectionError: it was lost.
         """
         call: Any = link_pb2_grpc.LinkServiceStub(self.channel).Link()
-        writer: asyncio.Task[None] | None = None
+        tasks: list[asyncio.Task[None]] = []
         hello, snapshot = self.queue.hello(self._edge_id, self.router_id), self.queue.snapshot(self._port.on_opening(self))
         try:
             async with asyncio.timeout(GO_LIVE_SECONDS):
@@ -101,17 +128,20 @@ class Link:
                 await self._read_until_live(call, snapshot.sequence)
             self._peer.settled = True
             self._port.on_live(self)
-            writer = asyncio.create_task(self._write(call), name="link writer")
-            await self._read(call)
+            tasks.append(asyncio.create_task(self._write(call), name="link writer"))
+            async with asyncio.timeout(None) as patience:
+                tasks.append(asyncio.create_task(self._listen(patience), name="link pulse"))
+                await self._read(call)
         finally:
             call.cancel()
             if self._acknowledge_due is not None:
                 self._acknowledge_due.cancel()
             self._marks.cancel()
             self._acks.cancel()
-            if writer is not None:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+            self._sessions.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._port.on_lost(self)
 
     async def _read_until_live(self, call: Any, snapshot_sequence: int) -> None:
@@ -132,8 +162,20 @@ class Link:
                 return
             self._act(response)
 
+    async def _listen(self, patience: asyncio.Timeout) -> None:
+        """Let the patience end when the router is silent while it is waited for, and can be spared."""
+        while not (self._pulse.silent and self.queue.awaits and self._port.spares(self)):
+            await asyncio.sleep(TICK_SECONDS)
+            self._pulse.tick()
+        _log.warning("router silent", router=self.router_id, unanswered=self.queue.envelopes.under_way)
+        patience.reschedule(asyncio.get_running_loop().time())
+
     def _act(self, response: link_pb2.LinkResponse) -> None:
+        self._pulse.heard()
         self.queue.on_processed(response.processed_sequence)
+        if response.credit:
+            self._pulse.expected = True
+            self.queue.envelopes.credit = response.credit
         arm = response.WhichOneof("body")
         if arm == "batch":
             self._port.on_batch(self, response.batch)
@@ -142,6 +184,8 @@ class Link:
         if arm is not None:
             self.queue.acted_on(response.sequence)
             self._acknowledge_soon()
+        if self.queue.envelopes.ready:
+            self._wake.set()
 
     async def _write(self, call: Any) -> None:
         while True:
@@ -156,6 +200,8 @@ class Link:
     def _send_marks(self) -> None:
         self.queue.release_marks()
         self._wake.set()
+        if self.queue.marks_wait:
+            self._marks.gathered()
 
     def _send_acks(self) -> None:
         self.queue.acks.release()

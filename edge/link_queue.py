@@ -1,24 +1,20 @@
 """What an edge has to say to one router, gathered between two sends, and the numbering of both directions. Pure.
 
-Envelopes are bounded by `Routes`; online changes by the number of users; marks by `max_marks`; acknowledgements of notifications by
-NotificationAcks. Marks and acknowledgements are kept until the router has acted on the batch that carried them, so that they
-survive the link.
+Envelopes are bounded by `Routes`, and go as far as the router's credit reaches; online changes by the number of users; marks by
+`max_marks`; acknowledgements of notifications by NotificationAcks. Marks and acknowledgements are kept until the router has acted
+on the batch that carried them, so that they survive the link. That a session ended is said after all that it asked.
 """
 
 from collections import deque
 from collections.abc import Callable
 
+from edge.crowd_marks import CrowdMarks, Mark, MarkKey, merge
+from edge.lanes import Lanes
 from edge.notification_acks import NotificationAcks
 from tidings.router.v1 import link_pb2
 
 PROTOCOL_VERSION = 1
-BATCH_BYTES = 8 * 1024 * 1024  # of a batch's envelopes, roughly: half of gRPC's limit, past which the whole link would be lost
 ACK_BYTES = 1024 * 1024  # of a batch's acknowledgements of notifications, roughly
-FEW = 32  # envelopes that stay below that whatever they carry, so that they need not be measured
-
-Mark = link_pb2.ReceiptDelta
-MarkKey = tuple[int, str]
-"""Session number and conversation."""
 
 
 class LinkQueue:
@@ -26,30 +22,38 @@ class LinkQueue:
 
     Args:
         max_batch: most envelopes, and most marks, of one batch.
-        max_marks: most marks waiting; past it the oldest is dropped (its client is sent those entries again).
+        max_marks: most marks waiting; past it the oldest is dropped (its client is sent those entries again), those in large
+            conversations first.
 
     Attributes:
         acks: acknowledgements of notifications.
+        envelopes: what clients ask.
     """
 
     def __init__(self, max_batch: int, max_marks: int) -> None:
         self._max_batch = max_batch
         self._max_marks = max_marks
         self.acks = NotificationAcks()
+        self.envelopes = Lanes()
         self._sequence = 0
         self._acted_on = 0
         self._told = 0
-        self._envelopes: deque[link_pb2.ClientEnvelope] = deque()
         self._online: dict[int, bool] = {}
-        self._closed_sessions: list[int] = []
+        self._closed_sessions: deque[tuple[int, int]] = deque()  # with how many questions had been said
         self._marks: dict[MarkKey, Mark] = {}
+        self._crowd = CrowdMarks()
         self._marks_due = False
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []
         self._barriers: deque[tuple[int, list[Callable[[], None]]]] = deque()
 
     def __len__(self) -> int:
-        return len(self._envelopes)
+        return len(self.envelopes)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the router owes an answer, or waits for one to be sent more; or whether a barrier has not passed."""
+        return bool(self.envelopes.under_way or self.envelopes or self._barriers or self._new_barriers)
 
     def hello(self, edge_id: str, router_id: str = "") -> link_pb2.LinkRequest:
         """The first request."""
@@ -63,7 +67,7 @@ class LinkQueue:
 
     def say(self, envelope: link_pb2.ClientEnvelope) -> None:
         """Queue a request."""
-        self._envelopes.append(envelope)
+        self.envelopes.say(envelope)
 
     def online(self, ordinal: int, *, opened: bool) -> None:
         """A user came or went; coming and going between two sends cancel each other, for a batch says all comings first."""
@@ -73,17 +77,27 @@ class LinkQueue:
             self._online[ordinal] = opened
 
     def session_closed(self, number: int) -> None:
-        """A session that watched presences ended."""
-        self._closed_sessions.append(number)
+        """A session that watched presences ended; the router acts on the endings in a batch before the questions in it."""
+        self._closed_sessions.append((number, self.envelopes.questions.said))
 
-    def mark(self, key: MarkKey, mark: Mark) -> None:
-        """Queue a mark, or move the one that waits."""
-        merge(self._marks, key, mark)
-        if len(self._marks) > self._max_marks:
-            del self._marks[next(iter(self._marks))]
+    @property
+    def marks_wait(self) -> bool:
+        """Whether marks of large conversations wait for another release."""
+        return len(self._crowd) > 0
 
-    def release_marks(self) -> None:
-        """Let the marks that wait go with the next request."""
+    def mark(self, key: MarkKey, mark: Mark, *, crowd: bool = False) -> None:
+        """Queue a mark, or move the one that waits; `crowd`: it is one in a large conversation."""
+        if crowd:
+            self._crowd.add(key, mark)
+        else:
+            merge(self._marks, key, mark)
+        if len(self._marks) + len(self._crowd) > self._max_marks:
+            self._drop_oldest()
+
+    def release_marks(self, *, everything: bool = False) -> None:
+        """Let the marks that wait go with the next request; of those in large conversations some, or all."""
+        for key, mark in (self._crowd.all() if everything else self._crowd.turn()).items():
+            merge(self._marks, key, mark)
         self._marks_due = True
 
     def barrier(self, passed: Callable[[], None]) -> None:
@@ -93,17 +107,17 @@ class LinkQueue:
     def take(self) -> link_pb2.LinkRequest | None:
         """All that queued up, as the next request; None when there is nothing to say."""
         marks = self._take_marks() if self._marks_due else {}
-        if not (self._envelopes or self._online or marks or self._closed_sessions or self._new_barriers or self.acks.due):
+        closed = self._take_closed()
+        if not (self.envelopes.ready or self._online or marks or closed or self._new_barriers or self.acks.due):
             return None
         request = link_pb2.LinkRequest(sequence=self._next(), processed_sequence=self._acted_on)
         self._told = self._acted_on
         batch = request.batch
         batch.opened_user_ordinals.extend(ordinal for ordinal, opened in self._online.items() if opened)
         batch.closed_user_ordinals.extend(ordinal for ordinal, opened in self._online.items() if not opened)
-        batch.closed_sessions.extend(self._closed_sessions)
+        batch.closed_sessions.extend(closed)
         self._online.clear()
-        self._closed_sessions.clear()
-        batch.envelopes.extend(self._take_envelopes())
+        batch.envelopes.extend(self.envelopes.take(self._max_batch))
         if marks:
             batch.receipts.extend(marks.values())
             self._kept.append((self._sequence, marks))
@@ -138,7 +152,7 @@ class LinkQueue:
         """The link is lost: gives the marks that may not have arrived; `acks` is asked for itself. Barriers pass, for a new link
         syncs everybody."""
         marks: dict[MarkKey, Mark] = {}
-        for kept in [*(kept for _, kept in self._kept), self._marks]:
+        for kept in [*(kept for _, kept in self._kept), self._marks, self._crowd.all()]:
             for key, mark in kept.items():
                 merge(marks, key, mark)
         barriers = [passed for _, group in self._barriers for passed in group] + self._new_barriers
@@ -149,30 +163,23 @@ class LinkQueue:
             passed()
         return marks
 
+    def _drop_oldest(self) -> None:
+        if self._crowd:
+            self._crowd.drop_oldest()
+        else:
+            del self._marks[next(iter(self._marks))]
+
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence
 
-    def _take_envelopes(self) -> list[link_pb2.ClientEnvelope]:
-        count = min(len(self._envelopes), self._max_batch)
-        if count <= FEW:
-            return [self._envelopes.popleft() for _ in range(count)]
-        taken: list[link_pb2.ClientEnvelope] = []
-        size = 0
-        while len(taken) < count and size < BATCH_BYTES:
-            size += self._envelopes[0].ByteSize()
-            taken.append(self._envelopes.popleft())
-        return taken
+    def _take_closed(self) -> list[int]:
+        """Sessions that ended and whose questions went with earlier requests."""
+        taken, closed = self.envelopes.questions.taken, self._closed_sessions
+        return [closed.popleft()[0] for _ in range(len(closed)) if closed[0][1] <= taken]
 
     def _take_marks(self) -> dict[MarkKey, Mark]:
         if len(self._marks) <= self._max_batch:
             taken, self._marks, self._marks_due = self._marks, {}, False
             return taken
         return {key: self._marks.pop(key) for key in list(self._marks)[: self._max_batch]}
-
-
-def merge(marks: dict[MarkKey, Mark], key: MarkKey, mark: Mark) -> None:
-    """Add a mark, or move the one that is there: neither of its seqs goes back."""
-    old = marks.setdefault(key, mark)
-    old.delivered_seq = max(old.delivered_seq, mark.delivered_seq)
-    old.read_seq = max(old.read_seq, mark.read_seq)

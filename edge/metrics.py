@@ -21,6 +21,7 @@ class EdgeMetrics:
         messages_out: chat frames handed to sessions since then.
         notifications_out: notification frames handed to sessions since then; their outboxes may have dropped some.
         notification_acks: notifications that clients acknowledged since then.
+        sent_away: clients told to leave since then, by whether another edge expects them.
         dropped: frames that full outboxes dropped since then, by traffic class.
         broadcasts_dropped: broadcasts not written, or not to the end, since then, by reason.
     """
@@ -31,6 +32,7 @@ class EdgeMetrics:
         self.messages_out = 0
         self.notifications_out = 0
         self.notification_acks = 0
+        self.sent_away = {"yes": 0, "no": 0}
         self.dropped: dict[int, int] = {}
         self.broadcasts_dropped: dict[str, int] = {}
         self._acks_dropped = 0
@@ -40,6 +42,9 @@ class EdgeMetrics:
         self._messages = meter.create_counter("messages_total", "1", "Sends accepted (in) and chat frames delivered (out)")
         self._client_errors = meter.create_counter("client_errors_total", "1", "Named errors and close codes told to clients")
         self._drops = meter.create_counter("outbox_dropped_frames_total", "1", "Frames that full outboxes dropped, by class")
+        self._departures = meter.create_counter(
+            "departures_total", "1", "Clients told to leave, by whether they were given a place at another edge"
+        )
         self._notifications = meter.create_counter(
             "notifications_total", "1", "Notification frames handed to sessions (out) and acknowledged by clients (acknowledged)"
         )
@@ -68,6 +73,11 @@ class EdgeMetrics:
         """A client was told a named error."""
         self._errors[reason] = self._errors.get(reason, 0) + 1
 
+    def told_to_leave(self, placed: int, alone: int) -> None:
+        """So many clients were told to leave: with another edge's ticket, and with a time alone."""
+        self.sent_away["yes"] += placed
+        self.sent_away["no"] += alone
+
     def acks_dropped(self, count: int) -> None:
         """So many acknowledgements of notifications found no room."""
         self._acks_dropped += count
@@ -85,6 +95,9 @@ class EdgeMetrics:
         for direction, count in (("in", self.messages_in), ("out", self.messages_out)):
             self._messages.add(count, {"direction": direction})
         self.messages_in = self.messages_out = 0
+        for placed, count in self.sent_away.items():
+            self._departures.add(count, {"placed": placed})
+        self.sent_away = dict.fromkeys(self.sent_away, 0)
         for reason, count in self._errors.items():
             self._client_errors.add(count, {"reason": reason})
         for traffic_class, count in self.dropped.items():

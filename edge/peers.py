@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from mesh import rpc
+from mesh.mutual_tls import MutualTls
 from mesh.registry import Nodes, Registry
 from mesh.telemetry import Telemetry
 from tidings.common.v1.instance_pb2 import Instance
@@ -48,17 +49,21 @@ Converse = Callable[[Peer], Coroutine[Any, Any, None]]
 class Peers:
     """Follows the registry. Open it with `following`."""
 
-    def __init__(self, converse: Converse, telemetry: Telemetry) -> None:
+    def __init__(self, service: str, converse: Converse, telemetry: Telemetry, tls: MutualTls | None) -> None:
+        self._service = service
         self._converse = converse
         self._telemetry = telemetry
+        self._tls = tls
         self._peers: dict[str, tuple[Peer, asyncio.Task[None]]] = {}
 
     @classmethod
     @asynccontextmanager
-    async def following(cls, registry: Registry, service: str, converse: Converse, telemetry: Telemetry) -> AsyncIterator[None]:
-        """Hold a conversation with every instance of a service until the context ends."""
-        peers = cls(converse, telemetry)
-        watcher = asyncio.create_task(peers._watch(registry, service), name=f"watch {service}")
+    async def following(
+        cls, registry: Registry, service: str, converse: Converse, telemetry: Telemetry, tls: MutualTls | None = None
+    ) -> AsyncIterator[None]:
+        """Hold a conversation with every instance of a service until the context ends; in plain text without `tls`."""
+        peers = cls(service, converse, telemetry, tls)
+        watcher = asyncio.create_task(peers._watch(registry), name=f"watch {service}")
         try:
             yield
         finally:
@@ -67,8 +72,8 @@ class Peers:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, registry: Registry, service: str) -> None:
-        async for nodes in registry.watch(service):
+    async def _watch(self, registry: Registry) -> None:
+        async for nodes in registry.watch(self._service):
             self._follow(nodes)
 
     def _follow(self, nodes: Nodes) -> None:
@@ -76,7 +81,8 @@ class Peers:
             peer.wanted = instance_id in nodes
         for instance_id, instance in nodes.items():
             if instance_id not in self._peers:
-                peer = Peer(instance, rpc.channel(instance.grpc_address, self._telemetry))
+                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls)
+                peer = Peer(instance, channel)
                 self._peers[instance_id] = (peer, asyncio.create_task(self._keep(peer), name=f"peer {instance_id}"))
 
     async def _keep(self, peer: Peer) -> None:

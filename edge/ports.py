@@ -4,6 +4,7 @@ from collections.abc import Collection
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
+from edge.packet import Packet
 from tidings.router.v1 import link_pb2
 
 S = TypeVar("S", contravariant=True)  # the session
@@ -28,6 +29,9 @@ class ClientPort(Protocol):
 
     def write(self, frame: bytes, traffic_class: int, *, asked: bool = False) -> None:
         """Queue an encoded ServerFrame. `asked`: the session asked for it when the outbox was empty, so it always fits."""
+
+    def write_packet(self, packet: Packet) -> None:
+        """Queue all frames of a packet, or write them at once when nothing waits."""
 
     def verify_token(self, token: str, request_id: int) -> None:
         """Check a token; `Session.on_token` or `Session.on_token_refused` follows."""

@@ -18,25 +18,29 @@ from edge.load_report import LoadReport
 from edge.longpoll import LongPoll
 from edge.metrics import EdgeMetrics
 from edge.peers import Peer, Peers
+from edge.places import Places
 from edge.population import Population
 from edge.rules import Rules
+from edge.session_directory import SessionChanges, SessionWriter
 from edge.settings import EdgeSettings
 from edge.switchboard import Switchboard
 from edge.websocket import WebSocketHandler
+from mesh import records
+from mesh.cache import Cache
 from mesh.credentials import TicketVerifier, TokenVerifier
+from mesh.mutual_tls import MutualTls
 from mesh.naming import new_instance_id
+from mesh.open_cache import open_cache
 from mesh.process import background
 from mesh.registry import Registry
-from mesh.telemetry import Telemetry, watch_loop_lag
+from mesh.telemetry import Telemetry, public_routes, watch_loop_lag
 from tidings.common.v1.instance_pb2 import Instance
-
-VERSION = "0.1.0"
 
 
 @asynccontextmanager
 async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
     """Serve until the context ends; gives the instance as registered."""
-    edge_id = new_instance_id("edge")
+    edge_id, tls = new_instance_id("edge"), MutualTls.of("edge", settings)
     edge = _Edge(settings, edge_id, telemetry)
     work = (
         clockwork.tick_sessions(edge.population, edge.switchboard, time.monotonic, _tick_seconds(settings)),
@@ -47,19 +51,21 @@ async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(background(*work))
-        await stack.enter_async_context(Peers.following(registry, "router", edge.link, telemetry))
+        cache = await stack.enter_async_context(open_cache(settings.cache, telemetry))
+        await stack.enter_async_context(_directory(edge_id, cache, telemetry).following(edge.population))
+        await stack.enter_async_context(Peers.following(registry, "router", edge.link, telemetry, tls))
         port = await stack.enter_async_context(edge.listener().serve(edge.application(telemetry)))
         instance = _instance(settings, edge_id, port)
-        report = LoadReport(instance, edge.population, edge.departures, edge.lag)
-        await stack.enter_async_context(Peers.following(registry, "balancer", report.converse, telemetry))
+        report = LoadReport(instance, edge.population, edge.departures, edge.places, edge.lag)
+        await stack.enter_async_context(Peers.following(registry, "balancer", report.converse, telemetry, tls))
         registration = await stack.enter_async_context(registry.register(instance))
         try:
             yield instance
         finally:
             instance.draining = True
             edge.population.drain()
-            await registration.update(instance)
-            await edge.departures.leave(settings.drain_seconds)
+            async with background(registration.update(instance)):  # a registry that doesn't answer holds nobody back
+                await edge.departures.leave(settings.drain_seconds)
             await edge.switchboard.say_all(settings.drain_seconds)
 
 
@@ -84,7 +90,9 @@ class _Edge:
             self.broadcasts.set,
         )
         self.population = Population(settings.capacity, settings.connections_per_user)
-        self.departures = Departures(self.population, self.switchboard.flush)
+        self.places = Places(time.monotonic)
+        told = self.metrics.told_to_leave
+        self.departures = Departures(self.population, self.places, self.switchboard.flush, told, time.monotonic)
 
     def application(self, telemetry: Telemetry) -> web.Application:
         """The public face."""
@@ -102,7 +110,8 @@ class _Edge:
         websocket = WebSocketHandler(services, door, self.population, settings.max_frame_bytes)
         long_poll = LongPoll(services, door, self.population, settings.poll_seconds, settings.body_seconds)
         api = Api(settings, self._rules, door, switchboard)
-        return application.build(websocket, long_poll, api, door, telemetry, self.missing, switchboard.refused)
+        health = public_routes(telemetry, self.missing, settings.admin_url)
+        return application.build(websocket, long_poll, api, door, telemetry, health, switchboard.refused)
 
     def listener(self) -> Listener:
         """Where clients come in."""
@@ -133,6 +142,13 @@ class _Edge:
         return TicketVerifier(secret, self._edge_id) if secret else None
 
 
+def _directory(edge_id: str, cache: Cache, telemetry: Telemetry) -> SessionWriter:
+    changes = SessionChanges(edge_id, time.time)
+    description = "Removals from the session directory that found no room"
+    telemetry.gauge("session_directory_dropped_removals", description, lambda: changes.dropped)
+    return SessionWriter(edge_id, changes, cache.directory, time.monotonic)
+
+
 def _tick_seconds(settings: EdgeSettings) -> float:
     """How often to look at deadlines: a quarter of the shortest, at most once a second."""
     return min(1.0, settings.handshake_seconds / 4, settings.heartbeat_limit_seconds / 4, settings.acknowledge_seconds / 4)
@@ -140,13 +156,5 @@ def _tick_seconds(settings: EdgeSettings) -> float:
 
 def _instance(settings: EdgeSettings, edge_id: str, port: int) -> Instance:
     scheme = "wss" if settings.tls_certificate else "ws"
-    instance = Instance(
-        service="edge",
-        instance_id=edge_id,
-        public_url=settings.public_url or f"{scheme}://{settings.advertised_host}:{port}",
-        zone=settings.zone,
-        capacity=settings.capacity,
-        version=VERSION,
-    )
-    instance.start_time.GetCurrentTime()
-    return instance
+    url = settings.public_url or f"{scheme}://{settings.advertised_host}:{port}"
+    return records.instance("edge", settings, edge_id, public_url=url, capacity=settings.capacity)

@@ -47,11 +47,13 @@ def token_refreshed(request_id: int, expires: float) -> bytes:
     return frame.SerializeToString()
 
 
-def go_away(reconnect_after: float) -> bytes:
-    """Asks the client to leave in so many seconds."""
+def go_away(reconnect_after: float, url: str, ticket: str) -> bytes:
+    """Asks the client to leave in so many seconds, for the edge at `url` if one expects it."""
     frame = ServerFrame()
     frame.go_away.code = error_pb2.ERROR_CODE_GOING_AWAY
     frame.go_away.reconnect_after.FromNanoseconds(int(reconnect_after * 1e9))
+    frame.go_away.url = url
+    frame.go_away.ticket = ticket
     return frame.SerializeToString()
 
 

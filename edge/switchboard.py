@@ -12,11 +12,11 @@ import structlog
 
 from edge import server_frames
 from edge.ack_routes import AckRoutes
+from edge.crowd_marks import Mark, MarkKey, merge
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.fan_out import FanOut
 from edge.link import Link
-from edge.link_queue import Mark, MarkKey, merge
 from edge.metrics import EdgeMetrics
 from edge.outbox import NOTIFICATION
 from edge.ports import Expects
@@ -28,6 +28,8 @@ from tidings.router.v1 import link_pb2
 
 MAX_TOLD = 10_000  # envelopes queued for a link above which typing is dropped: the link is behind, and typing is worth little
 MAX_HOMELESS_MARKS = 100_000  # marks kept while no router is there
+
+_OPENING = ("open_session", "sync_device")  # questions of a session that begins
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class Switchboard:
         max_pending, max_pending_bytes: bounds of unanswered requests; past them sends are refused OVERLOADED.
         clock: monotonic seconds.
         resync: called when all sessions are to be synced again, paced.
-        broadcast: called when broadcasts wait for `write_slice`.
+        broadcast: called when something for many waits for `write_slice`.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Switchboard:
         self.json.forget()
 
     def write_slice(self, now: float, wall: float) -> bool:
-        """Write what is broadcast to some more sessions; False when nothing is left."""
+        """Write what is for many to some more sessions; False when nothing is left."""
         more = self._fan_out.write_slice(now, wall)
         self.flush()
         return more
@@ -144,7 +146,7 @@ class Switchboard:
         if first:
             for link in self._opening.values():
                 link.queue.online(session.user_ordinal, opened=True)
-                link.wake()
+                link.wake_for_sessions()
         waiting = len(self.links)
 
         def passed() -> None:
@@ -157,7 +159,7 @@ class Switchboard:
             passed()
         for link in list(self.links.values()):
             link.queue.barrier(passed)
-            link.wake()
+            link.wake_for_sessions()
 
     def leave(self, session: Session) -> None:
         """See EdgePort."""
@@ -168,7 +170,7 @@ class Switchboard:
             if session.watches:
                 link.queue.session_closed(session.number)
             if last or session.watches:
-                link.wake()
+                link.wake_for_sessions()
 
     def refused(self, code: int) -> None:
         """See EdgePort."""
@@ -185,8 +187,8 @@ class Switchboard:
                 link.queue.session_closed(session.number)
                 link.wake()
 
-    def owner(self, key: str) -> Link:
-        """The link of the router that owns a key.
+    def choice(self, key: str) -> list[Link]:
+        """The links to ask for a key, one or more: its owner's first, but those of silent routers last.
 
         Raises:
             TidingsError: UNAVAILABLE.
@@ -194,7 +196,7 @@ class Switchboard:
         owner = self._routes.owner(key)
         if owner is None:
             raise errors.unavailable("no router is there just now")
-        return self.links[owner]
+        return sorted(self.links.values(), key=lambda link: (link.silent, link.router_id != owner))
 
     async def say_all(self, within: float) -> None:
         """Tell the routers all that waits for its time; returns when they have acted on it, or after so many seconds."""
@@ -250,12 +252,17 @@ class Switchboard:
         self._resync_all()
         self.flush()
 
+    def spares(self, link: Link) -> bool:
+        """See LinkPort."""
+        return any(other is not link for other in self.links.values())
+
     def on_batch(self, link: Link, batch: link_pb2.RouterBatch) -> None:
         """See LinkPort."""
         now = self._clock()
         for reply in batch.replies:
             pending = self._routes.on_reply(reply.envelope_id)
             if pending is not None:
+                link.queue.envelopes.on_answered(stored=pending.expects is Expects.STORED)
                 self._reply(reply, pending, now)
         for delivery in batch.deliveries:
             self._fan_out.deliver(delivery, now)
@@ -265,7 +272,7 @@ class Switchboard:
         for broadcast in batch.broadcasts:
             self._fan_out.broadcast(broadcast)
             self._acks.sent_by(broadcast.notification_id, link.router_id)
-        if batch.broadcasts:
+        if self._fan_out.busy:
             self._broadcast()
         for ordinal in batch.resync_user_ordinals:
             for session in self.directory.of_user(ordinal):
@@ -300,13 +307,16 @@ class Switchboard:
     def _send(self, router_id: str, envelope: link_pb2.ClientEnvelope) -> None:
         link = self._opening[router_id]
         link.queue.say(envelope)
-        link.wake()
+        if envelope.WhichOneof("body") in _OPENING:
+            link.wake_for_sessions()
+        else:
+            link.wake()
 
     def _mark(self, key: MarkKey, mark: Mark) -> None:
         owner = self._routes.owner(key[1])
         if owner is not None:
             link = self.links[owner]
-            link.queue.mark(key, mark)
+            link.queue.mark(key, mark, crowd=self._fan_out.crowded(key[1]))
             link.wake_for_marks()
         elif key in self._homeless or len(self._homeless) < MAX_HOMELESS_MARKS:
             merge(self._homeless, key, mark)

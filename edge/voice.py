@@ -66,6 +66,11 @@ class Voice:
         self._mesh = mesh
         self._early: Early | None = None
 
+    @property
+    def has_room(self) -> bool:
+        """See MeshPort."""
+        return self._mesh.has_room
+
     def open(self, device_id: str) -> None:
         """Ask for the ordinal."""
         self.device_id = device_id

@@ -11,7 +11,8 @@ from tidings.router.v1 import link_pb2
 
 
 class Watches:
-    """The users watched, at most `Rules.max_watched`, and the answers still to come, at most MAX_FETCHES; more is refused."""
+    """The users watched, at most `Rules.max_watched`, and the answers still to come, at most MAX_FETCHES; more is refused, and so
+    is whatever comes while the edge has no room."""
 
     __slots__ = ("_asked", "_max", "_users", "_voice")
 
@@ -32,10 +33,14 @@ class Watches:
         """
         if len(user_ids) > self._max:
             raise errors.too_many_watched(self._max)  # however often it names the same one
+        if not user_ids:
+            raise errors.invalid_field("watch_presence.user_ids", "name somebody to watch")  # routers don't answer to nobody
         new = requests.watched(user_ids, "watch_presence.user_ids")
         together = self._users.union(new)
         if len(together) > self._max:
             raise errors.too_many_watched(self._max)
+        if not self._voice.has_room:
+            raise errors.overloaded(RETRY_SECONDS)
         if self._asked >= MAX_FETCHES:
             raise errors.overloaded(RETRY_SECONDS, f"this session waits for {MAX_FETCHES} presences, and")
         self._ask(link_pb2.ClientEnvelope(request_id=request_id, watch_users=link_pb2.WatchUsers(watch_user_ids=new)))

@@ -15,6 +15,7 @@ from edge import wire
 from edge.connection import Connection, Services
 from edge.door import Door
 from edge.encoding import Encoding
+from edge.packet import Packet
 from edge.population import Population
 from mesh import errors
 from mesh.credentials import Identity
@@ -74,6 +75,14 @@ class WebSocketConnection(Connection):
     def drained(self) -> bool:
         """See ClientPort."""
         return not len(self._outbox) and not self._request.protocol.writing_paused
+
+    def write_packet(self, packet: Packet) -> None:
+        """See ClientPort. What waits already goes before it."""
+        transport, protocol = self._request.transport, self._request.protocol
+        if self._dirty or self._closing is not None or len(self._outbox) or protocol.writing_paused or transport is None:
+            super().write_packet(packet)
+        elif not transport.is_closing():
+            transport.write(packet.packed(self.encoding))
 
     def _hand_on(self) -> None:
         transport, protocol = self._request.transport, self._request.protocol

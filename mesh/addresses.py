@@ -1,6 +1,7 @@
 """Client addresses: whose request it is behind proxies, and what counts as one address."""
 
 import ipaddress
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -27,6 +28,7 @@ def client_address(peer: str, forwarded_for: str, proxies: int) -> str:
     return entry if _parse(entry) is not None else peer
 
 
+@lru_cache(4_096)  # a client's address is asked for several times on its way in, and many share that of a proxy
 def network(address: str) -> str:
     """What counts as one address: an IPv4 address, or an IPv6 /64; anything else stays as it is."""
     parsed = _parse(address)

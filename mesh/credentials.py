@@ -1,11 +1,13 @@
 """Who a client is: tokens, which the business signs, and tickets, which a balancer signs for one edge.
 
 A token is a JWT with `sub` = user id, checked for algorithm, signature, issuer, audience and expiry. A ticket is a JWT too, bound
-to one edge *instance* and good for one connection within 30 seconds. As only that one process can accept it, remembering the ids
-it has seen is enough to make it single-use: no shared cache is asked, and a restarted edge is another instance.
+to one edge *instance* and good for one connection within 30 seconds, or until 30 seconds after the client's appointment there. As
+only that one process can accept it, remembering the ids it has seen is enough to make it single-use: no shared cache is asked, and
+a restarted edge is another instance.
 """
 
 import asyncio
+import base64
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +73,8 @@ class TokenVerifier:
     """Checks the business's tokens."""
 
     def __init__(self, settings: CredentialSettings) -> None:
-        self._secret = settings.token_secret.get_secret_value()
+        secret = settings.token_secret.get_secret_value()
+        self._key_of_ours = _prepared(secret) if secret else None
         self._issuer = settings.token_issuer
         self._audience = settings.token_audience
         self._jwks = jwt.PyJWKClient(settings.token_jwks_url, timeout=5) if settings.token_jwks_url else None
@@ -95,13 +98,13 @@ class TokenVerifier:
 
     async def _key(self, token: str) -> tuple[object, list[str]]:
         """The key for a token and the only algorithms it may be used with: never both families for one key."""
-        if jwt.get_unverified_header(token).get("alg") in _ASYMMETRIC and self._jwks is not None:
+        if self._jwks is not None and jwt.get_unverified_header(token).get("alg") in _ASYMMETRIC:
             # PyJWKClient reads over the network the first time it sees a key id, and blocks.
             found = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
             return found.key, _ASYMMETRIC
-        if not self._secret:
+        if self._key_of_ours is None:
             raise jwt.InvalidAlgorithmError("no key is configured for its algorithm")
-        return self._secret, ["HS256"]
+        return self._key_of_ours, ["HS256"]
 
 
 def mint_token(
@@ -122,11 +125,11 @@ class TicketIssuer:
     """Signs tickets; the balancer's side."""
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret
+        self._key = _prepared(secret)
 
-    def issue(self, identity: Identity, edge_id: str, now: float) -> Ticket:
-        """A ticket for one connection of this user at this edge instance."""
-        ticket_id, expires = secrets.token_urlsafe(16), now + TICKET_SECONDS
+    def issue(self, identity: Identity, edge_id: str, now: float, wait: float = 0.0) -> Ticket:
+        """A ticket for one connection of this user at this edge instance, good for TICKET_SECONDS after `wait` seconds."""
+        ticket_id, expires = secrets.token_urlsafe(16), now + wait + TICKET_SECONDS
         claims = {
             "sub": identity.user_id,
             "iss": _TICKET_ISSUER,
@@ -135,16 +138,16 @@ class TicketIssuer:
             "exp": expires,
             "session_exp": identity.expires,
         }
-        return Ticket(jwt.encode(claims, self._secret, algorithm="HS256"), ticket_id, expires)
+        return Ticket(jwt.encode(claims, self._key, algorithm="HS256"), ticket_id, expires)
 
 
 class TicketVerifier:
     """Accepts each ticket once; the edge's side."""
 
     def __init__(self, secret: str, edge_id: str) -> None:
-        self._secret = secret
+        self._key = _prepared(secret)
         self._edge_id = edge_id
-        self._used: dict[str, float] = {}  # ticket id -> expiry, oldest first
+        self._used: dict[str, float] = {}  # ticket id -> expiry, in the order of arrival: roughly that of expiry, which is enough
 
     def verify(self, text: str, now: float) -> tuple[Identity, str]:
         """The user and the ticket's id; the ticket is spent.
@@ -153,7 +156,7 @@ class TicketVerifier:
             TidingsError: UNAUTHENTICATED, with what is wrong.
         """
         try:
-            claims = _decode(text, self._secret, ["HS256"], issuer=_TICKET_ISSUER, audience=self._edge_id, now=now)
+            claims = _decode(text, self._key, ["HS256"], issuer=_TICKET_ISSUER, audience=self._edge_id, now=now)
         except _REFUSALS as error:
             raise errors.unauthenticated(f"the ticket was refused ({error})") from error
         self._forget(now)
@@ -169,6 +172,14 @@ class TicketVerifier:
             if expires + CLOCK_LEEWAY_SECONDS > now:
                 return
             del self._used[ticket_id]
+
+
+def _prepared(secret: str) -> jwt.PyJWK | str:
+    """A secret as a key: PyJWT examines one given as text each time, which costs as much as the signature. None stays none."""
+    if not secret:
+        return secret
+    text = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
+    return jwt.PyJWK({"kty": "oct", "k": text, "alg": "HS256"})
 
 
 def _decode(text: str, key: object, algorithms: list[str], *, issuer: str, audience: str, now: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Identifiers, and who owns what.
 
 The formats are a public contract (see conversation.proto and notification.proto in proto/tidings/common/v1). Everything here is
-pure but for the three functions that make new ids.
+pure but for the functions that make new ids.
 """
 
 import base64
@@ -17,6 +17,7 @@ DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_MSG_ID = re.compile(r"[\x21-\x7e]{1,64}")
 CONVERSATION_ID = re.compile(r"[dg][a-z2-7]{26}")
 NOTIFICATION_ID = re.compile(r"n[a-z2-7]{26}")
+DEAD_LETTER_ID = re.compile(r"dl-[a-z2-7]{26}")
 
 _ORDERED = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "234567abcdefghijklmnopqrstuvwxyz")  # digits sort before letters
 
@@ -34,6 +35,11 @@ def new_group_id() -> str:
 def new_notification_id() -> str:
     """An id for a notification just uploaded: ordered by time."""
     return "n" + _ordered_base32(uuid_utils.uuid7().bytes)
+
+
+def new_dead_letter_id() -> str:
+    """An id for work just put aside: ordered by time."""
+    return "dl-" + _ordered_base32(uuid_utils.uuid7().bytes)
 
 
 def direct_conversation_id(one: str, other: str) -> str:

@@ -1,60 +1,42 @@
 """The instances of a service that others call: found through the registry, one channel each, one picked for each call.
 
-Rules: an instance that failed is passed over for a moment while others live. One that leaves is given nothing new, and its channel
-closes when its calls have ended. `call` and `stream` may ask several instances, so only what may be repeated goes through them.
+Rules: an instance that failed is passed over for a while, as its `Breaker` says, while others live; when all have failed, the one
+whose time is nearest is asked; one that was silent is asked now and then whether it lives. One that leaves is given nothing new,
+and its channel closes when its calls have ended. `call` and `stream` may ask several instances, so only what may be repeated goes
+through them; each but the last gets a share of the caller's time, so that one which is frozen, and keeps its connections open,
+costs that share and no more.
 """
 
 import asyncio
 import contextlib
 import itertools
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import grpc
 import structlog
 
 from mesh import errors, naming, process, rpc
+from mesh.breaker import State
+from mesh.mutual_tls import MutualTls
+from mesh.node import Node
 from mesh.patience import PASSING
 from mesh.registry import Nodes, Registry
 from mesh.telemetry import Telemetry
-from tidings.common.v1.instance_pb2 import Instance
 
 ATTEMPTS = 3  # instances asked before a call gives up; a caller that must succeed calls again
-_SHUN_SECONDS = 1.0  # how long an instance that failed is passed over while others live
+DEADLINE_SECONDS = 10.0  # of a call for which none is named
+_SHARE = 0.25  # of the time that is left, for each instance but the last
+_SHARE_SECONDS = 1.0  # but not less than this, nor than half of what is left: a healthy store may take as long
+_STREAM_SECONDS = 5.0  # until the first response of a stream without a deadline; those that follow something answer at once
+_PROBE_SECONDS = 0.25  # how often to look whether one that was silent is to be asked if it lives
 _CLOSE_SECONDS = 30.0  # how long calls under way at an instance that left may take
 _log = structlog.get_logger(__name__)
 Q = TypeVar("Q")
 R = TypeVar("R")
-S = TypeVar("S")
-
-
-class Node:
-    """One instance: its channel and stubs.
-
-    Attributes:
-        leaving: set when it drains or is gone from the registry.
-        shunned_until: monotonic seconds until which it is passed over.
-    """
-
-    def __init__(self, instance: Instance, telemetry: Telemetry) -> None:
-        self.instance_id = instance.instance_id
-        self.channel = rpc.channel(instance.grpc_address, telemetry)
-        self.leaving = asyncio.Event()
-        self.shunned_until = 0.0
-        self._stubs: dict[object, Any] = {}
-
-    def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:
-        """The stub of this generated class on its channel."""
-        found = self._stubs.get(kind)
-        if found is None:
-            found = self._stubs[kind] = kind(self.channel)
-        return cast(S, found)
-
-    def shun(self) -> None:
-        """Pass it over for a moment: it failed."""
-        self.shunned_until = time.monotonic() + _SHUN_SECONDS
 
 
 class NodePool:
@@ -63,102 +45,161 @@ class NodePool:
     Args:
         service: "store", "router" or "tagsvc".
         retried: called when a call failed and is made again.
+        tls: None to call in plain text.
     """
 
-    def __init__(self, service: str, telemetry: Telemetry, retried: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, service: str, telemetry: Telemetry, retried: Callable[[], None] | None = None, tls: MutualTls | None = None
+    ) -> None:
         self._service = service
         self._telemetry = telemetry
         self._retried = retried or (lambda: None)
+        self._tls = tls
         self._nodes: dict[str, Node] = {}
         self._turn = itertools.count()
         self._closing: set[asyncio.Task[None]] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+        telemetry.gauge(f"mesh_{service}_nodes", f"Instances of {service} known to those who call it", lambda: len(self._nodes))
+        telemetry.gauge(f"mesh_{service}_breakers_open", "Those of them that are passed over, for they failed", self._open)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, registry: Registry, service: str, telemetry: Telemetry, retried: Callable[[], None] | None = None
+        cls,
+        registry: Registry,
+        service: str,
+        telemetry: Telemetry,
+        retried: Callable[[], None] | None = None,
+        tls: MutualTls | None = None,
     ) -> "AsyncIterator[NodePool]":
         """Follow the registry until the context ends."""
-        pool = cls(service, telemetry, retried)
+        pool = cls(service, telemetry, retried, tls)
         try:
-            async with process.background(pool._follow(registry)):
+            async with process.background(pool._follow(registry), pool._probe()):
                 yield pool
         finally:
             await pool._close()
 
-    def pick(self) -> Node:
+    def pick(self, tried: Collection[str] = ()) -> Node:
         """An instance to ask, in turn.
+
+        Args:
+            tried: ids of those to be asked only when there are no others.
 
         Raises:
             TidingsError: UNAVAILABLE when there is none.
         """
-        nodes = [node for node in self._nodes.values() if not node.leaving.is_set()] or list(self._nodes.values())
+        nodes = self._choice(tried)
         if not nodes:
             raise errors.unavailable(f"no {self._service} is up")
         now = time.monotonic()
-        willing = [node for node in nodes if node.shunned_until <= now] or nodes
+        willing = [node for node in nodes if node.breaker.admits(now)]
+        if not willing:
+            return min(nodes, key=lambda node: node.breaker.until)
         return willing[next(self._turn) % len(willing)]
 
+    def others(self, node: Node) -> bool:
+        """Whether there is another instance to ask in place of this one."""
+        now = time.monotonic()
+        return any(one is not node and one.breaker.admits(now) for one in self._staying())
+
     def owner(self, key: str) -> Node:
-        """The instance that owns a key: rendezvous over those that don't leave.
+        """The instance that owns a key: rendezvous over those that don't leave and, while there are such, have not just failed.
 
         Raises:
             TidingsError: UNAVAILABLE when there is none.
         """
-        chosen = naming.owner(key, (one for one, node in self._nodes.items() if not node.leaving.is_set()))
+        now = time.monotonic()
+        nodes = {node.instance_id: node for node in self._staying()}
+        willing = [one for one, node in nodes.items() if node.breaker.admits(now)]
+        chosen = naming.owner(key, willing or nodes)
         if chosen is None:
             raise errors.unavailable(f"no {self._service} is up")
-        return self._nodes[chosen]
+        return nodes[chosen]
 
     async def call(
         self, method: "Callable[[Node], grpc.aio.UnaryUnaryMultiCallable[Q, R]]", request: Q, timeout: float | None = None
     ) -> R:
         """Ask an instance, and others when it fails.
 
+        Args:
+            timeout: seconds for all of them together; None for 10, or what is left to the call being served.
+
         Raises:
             TidingsError: what the instance answered; UNAVAILABLE when none did.
         """
-        for attempt in itertools.count(1):
-            node = self.pick()
+        until = time.monotonic() + rpc.remaining(DEADLINE_SECONDS if timeout is None else timeout)
+        tried: set[str] = set()
+        while True:
+            node = self.pick(tried)
+            tried.add(node.instance_id)
+            within = self._share(until, tried)
             try:
-                with rpc.named_errors():
-                    return await cast(Awaitable[R], method(node)(request, timeout=timeout))
+                with node.judged(within):
+                    return await cast(Awaitable[R], method(node)(request, timeout=within))
             except errors.TidingsError as error:
-                self._failed(node, error, attempt)
-        raise AssertionError("count never ends")
+                self._ask_on(error, tried, until)
 
     async def stream(
         self, method: "Callable[[Node], grpc.aio.UnaryStreamMultiCallable[Q, R]]", request: Q, timeout: float | None = None
     ) -> AsyncIterator[R]:
-        """The responses of an instance, or of another when it fails before the first of them.
+        """The responses of an instance, or of another when it fails, or is silent for too long, before the first of them.
+
+        Args:
+            timeout: seconds for all of it; None for no bound, but then the first response is to come within 5.
 
         Raises:
             TidingsError: as `call`; after the first response whatever ends the stream.
         """
-        for attempt in itertools.count(1):
-            node, begun = self.pick(), False
-            responses = method(node)(request, timeout=timeout)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        tried: set[str] = set()
+        while True:
+            node, begun = self.pick(tried), False
+            tried.add(node.instance_id)
+            within = self._share(until, tried)
+            responses = method(node)(request, timeout=None if timeout is None else max(0.0, until - time.monotonic()))
             try:
-                with rpc.named_errors():
-                    async for response in responses:
-                        begun = True
+                with node.judged(within):
+                    async for response in _prompt(responses, within):
+                        if not begun:
+                            begun = True
+                            node.answered()
                         yield response
                 return
             except errors.TidingsError as error:
                 if begun:
                     raise
-                self._failed(node, error, attempt)
+                self._ask_on(error, tried, until)
             finally:
                 responses.cancel()
 
-    def _failed(self, node: Node, error: errors.TidingsError, attempt: int) -> None:
+    def _share(self, until: float, tried: Collection[str]) -> float:
+        """Seconds that the instance asked now may take, of all that are left."""
+        if until == math.inf:
+            return _STREAM_SECONDS if self._more(tried) else math.inf
+        left = max(0.0, until - time.monotonic())
+        return max(left * _SHARE, min(_SHARE_SECONDS, left / 2)) if self._more(tried) else left
+
+    def _ask_on(self, error: errors.TidingsError, tried: Collection[str], until: float) -> None:
         """Raise the error again unless another instance may do better."""
-        if error.code not in PASSING:
-            raise error
-        node.shun()
-        if attempt >= min(ATTEMPTS, len(self._nodes)):
+        if error.code not in PASSING or not self._more(tried) or time.monotonic() >= until:
             raise error
         self._retried()
+
+    def _more(self, tried: Collection[str]) -> bool:
+        """Whether another instance may be asked after these."""
+        return len(tried) < ATTEMPTS and any(one not in tried for one in self._nodes)
+
+    def _choice(self, tried: Collection[str]) -> list[Node]:
+        """Those to choose from, the best kind of which there are any."""
+        fresh = [node for node in self._nodes.values() if node.instance_id not in tried]
+        return [node for node in fresh if not node.leaving.is_set()] or fresh or list(self._nodes.values())
+
+    def _staying(self) -> list[Node]:
+        return [node for node in self._nodes.values() if not node.leaving.is_set()]
+
+    def _open(self) -> int:
+        return sum(1 for node in self._nodes.values() if node.breaker.state is not State.CLOSED)
 
     async def _follow(self, registry: Registry) -> None:
         async for instances in registry.watch(self._service):
@@ -167,7 +208,8 @@ class NodePool:
     def _update(self, instances: Nodes) -> None:
         for instance_id, instance in instances.items():
             if instance_id not in self._nodes:
-                self._nodes[instance_id] = Node(instance, self._telemetry)
+                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls)
+                self._nodes[instance_id] = Node(instance, channel)
                 _log.info("found", service=self._service, instance=instance_id, address=instance.grpc_address)
             if instance.draining:
                 self._nodes[instance_id].leaving.set()
@@ -181,10 +223,37 @@ class NodePool:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
+    async def _probe(self) -> None:
+        """Ask those that were silent whether they live, when it is time to."""
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            for node in self._nodes.values():
+                if node.breaker.doubted(time.monotonic()):
+                    node.breaker.on_asked(time.monotonic())
+                    probe = asyncio.create_task(node.probe())
+                    self._probes.add(probe)
+                    probe.add_done_callback(self._probes.discard)
+
     async def _close(self) -> None:
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        ending = [*self._closing, *self._probes]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         for node in self._nodes.values():
             with contextlib.suppress(asyncio.CancelledError):
                 await node.channel.close()
+
+
+async def _prompt(responses: "grpc.aio.UnaryStreamCall[Q, R]", within: float) -> AsyncIterator[R]:
+    """The responses of a stream, the first of which must come within so many seconds."""
+    iterator = aiter(responses)
+    try:
+        async with asyncio.timeout(None if within == math.inf else within):
+            first = await anext(iterator)
+    except StopAsyncIteration:
+        return
+    except TimeoutError as silence:
+        raise errors.unavailable("a service needed for this did not answer in time; send it again") from silence
+    yield first
+    async for response in iterator:
+        yield response

@@ -1,7 +1,8 @@
 """The life of a process: start, serve until told to stop, drain, leave.
 
 Each service's `serve(settings, registry, telemetry)` is an async context manager that builds its collaborators in order and
-closes them in reverse. `run` puts one of them, or several, under signals.
+closes them in reverse. `run` puts one of them under signals, behind an admin listener that answers from the first moment: /readyz
+says "starting" until the service has entered the registry.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from aiohttp import web
 from mesh.etcd_registry import EtcdRegistry
 from mesh.registry import MemoryRegistry, Registry
 from mesh.settings import ServiceSettings
-from mesh.telemetry import Telemetry, admin_routes, configure_logging, listen, settle_memory
+from mesh.telemetry import Telemetry, admin_routes, configure_logging, listen, settle_memory, watch_loop_lag
 
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S, Registry, Telemetry], AbstractAsyncContextManager[object]]
@@ -30,19 +31,50 @@ def run(service: str, settings: S, serve: Serve[S]) -> None:
 
 
 async def _main(service: str, settings: S, serve: Serve[S]) -> None:
-    stop = stop_signal()
+    stop, up = stop_signal(), asyncio.Event()
     telemetry = Telemetry(service, settings.traces)
+
+    def missing() -> str:
+        return "stopping" if stop.is_set() else "" if up.is_set() else "starting"
+
     try:
-        async with open_registry(settings.registry) as registry, serve(settings, registry, telemetry):
-            app = web.Application()
-            app.add_routes(admin_routes(telemetry, lambda: "stopping" if stop.is_set() else ""))
-            async with listen(app, settings.host, settings.admin_port) as port:
-                settle_memory()
-                _log.info("serving", admin=f"http://{settings.host}:{port}")
-                await stop.wait()
-                _log.info("stopping")
+        async with (
+            _administered(settings, telemetry, missing) as known,
+            open_registry(settings.registry) as registry,
+            serve(known, registry, telemetry),
+            _lag_published(telemetry),
+        ):
+            settle_memory()
+            up.set()
+            _log.info("serving", admin=known.admin_url)
+            await stop.wait()
+            _log.info("stopping")
     finally:
         telemetry.close()
+
+
+@asynccontextmanager
+async def _administered(settings: S, telemetry: Telemetry, missing: Callable[[], str]) -> AsyncIterator[S]:
+    """Answer on the admin port until the context ends; gives the settings with the URL of it, which goes into the registry."""
+    app = web.Application()
+    app.add_routes(admin_routes(telemetry, missing))
+    async with listen(app, settings.host, settings.admin_port) as port:
+        url = settings.admin_url or f"http://{settings.advertised_host}:{port}"
+        yield settings.model_copy(update={"admin_url": url})
+
+
+@asynccontextmanager
+async def _lag_published(telemetry: Telemetry) -> AsyncIterator[None]:
+    """Publish how late this process's event loop runs until the context ends."""
+    lag = 0.0
+
+    def report(seconds: float) -> None:
+        nonlocal lag
+        lag = seconds
+
+    telemetry.gauge("loop_lag_seconds", "How late the event loop runs", lambda: lag)
+    async with background(watch_loop_lag(report)):
+        yield
 
 
 def stop_signal() -> asyncio.Event:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,8 +21,11 @@ from opentelemetry import context as trace_context
 from opentelemetry import propagate, trace
 
 from mesh import errors
+from mesh.bulkhead import Bulkheads
 from mesh.business import BusinessDoor
+from mesh.certificates import dns_name
 from mesh.handlers import Context, Handler, Reading, around
+from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.telemetry import Telemetry
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a batch of 1,000 envelopes of 16 KiB
@@ -32,12 +36,14 @@ _SERVER_OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # without it a peer that is frozen is waited for a minute longer
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 _CHANNEL_OPTIONS = [
     *_SIZE,
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -60,7 +66,7 @@ async def serve(
     *,
     reflect: bool,
     drain_seconds: float,
-    door: BusinessDoor | None = None,
+    door: BusinessDoor | MeshDoor | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the context ends; gives the port.
 
@@ -72,7 +78,7 @@ async def serve(
         drain_seconds: how long calls under way may take when the context ends.
         door: who may call; None for whoever reaches the port.
     """
-    interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door]), Reading()]
+    interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door]), Bulkheads(telemetry), Reading()]
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
     for add in servicers.values():
         add(server)
@@ -93,10 +99,37 @@ async def serve(
         await server.stop(drain_seconds)
 
 
-def channel(address: str, telemetry: Telemetry) -> grpc.aio.Channel:
-    """A channel to one node. Close it explicitly, in the loop that made it."""
-    interceptor = _ClientInterceptor(telemetry)
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS, interceptors=[interceptor])
+def channel(address: str, telemetry: Telemetry, service: str = "", tls: MutualTls | None = None) -> grpc.aio.Channel:
+    """A channel to one node. Close it explicitly, in the loop that made it.
+
+    Args:
+        address: host:port.
+        telemetry: of the process that calls.
+        service: which one is meant; over TLS another one that answers is refused.
+        tls: None for plain text.
+    """
+    return _open(address, service, tls, [_ClientInterceptor(telemetry)])
+
+
+def operator_channel(address: str, service: str, certificates: Path | None = None) -> grpc.aio.Channel:
+    """A channel for a tool of the mesh's operators, which calls in the role `operator` and gives each call its own deadline.
+
+    Args:
+        address: host:port.
+        service: which one is meant.
+        certificates: a folder made by `tidings certs init`; None for a mesh in plain text.
+
+    Raises:
+        CertificateError: the folder has no usable certificate for an operator.
+    """
+    return _open(address, service, None if certificates is None else MutualTls.in_folder(certificates), [])
+
+
+def _open(address: str, service: str, tls: MutualTls | None, interceptors: list[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS, interceptors=interceptors)
+    options = [*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", dns_name(service))]
+    return grpc.aio.secure_channel(address, tls.channel(), options=options, interceptors=interceptors)
 
 
 @contextmanager

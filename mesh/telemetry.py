@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
 _LATENCY_BUCKETS = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]  # seconds
 
@@ -36,8 +36,11 @@ class Telemetry:
 
     def __init__(self, service: str, traces: str = "") -> None:
         self._prometheus = CollectorRegistry()
+        ProcessCollector(registry=self._prometheus)
         resource = Resource.create({"service.name": service})
-        latency = View(instrument_name="*_seconds", aggregation=ExplicitBucketHistogramAggregation(_LATENCY_BUCKETS))
+        latency = View(
+            instrument_type=Histogram, instrument_name="*_seconds", aggregation=ExplicitBucketHistogramAggregation(_LATENCY_BUCKETS)
+        )
         reader = PrometheusMetricReader(registry=self._prometheus, scope_info_enabled=False)
         self._provider = MeterProvider([reader], resource=resource, views=[latency], shutdown_on_exit=False)
         self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -46,7 +49,7 @@ class Telemetry:
         self.meter = self._provider.get_meter("tidings")
         self.tracer = self._tracers.get_tracer("tidings")
         self._tracing = bool(traces)
-        self._gauges: dict[str, list[Callable[[], float]]] = {}
+        self._gauges: dict[str, dict[tuple[tuple[str, str], ...], list[Callable[[], float]]]] = {}  # name -> labels -> readers
         self._histograms: dict[str, Histogram] = {}
         self._rpcs = self.histogram("rpc_server_duration_seconds", "Unary calls served, by outcome")
 
@@ -56,15 +59,17 @@ class Telemetry:
             self._histograms[name] = self.meter.create_histogram(name, "s", description)
         return self._histograms[name]
 
-    def gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Publish a number that is read when asked for; several readers of one name, in a process with several services, add up."""
-        readers = self._gauges.setdefault(name, [])
-        readers.append(read)
+    def gauge(self, name: str, description: str, read: Callable[[], float], **labels: str) -> None:
+        """Publish a number that is read when asked for; several readers of one name and labels, in a process with several services,
+        add up."""
+        known = name in self._gauges
+        by_labels = self._gauges.setdefault(name, {})
+        by_labels.setdefault(tuple(sorted(labels.items())), []).append(read)
 
         def observe(_: CallbackOptions) -> list[Observation]:
-            return [Observation(sum(one() for one in readers))]
+            return [Observation(sum(one() for one in readers), dict(labelled)) for labelled, readers in by_labels.items()]
 
-        if len(readers) == 1:
+        if not known:
             self.meter.create_observable_gauge(name, [observe], description=description)
 
     def rpc(self, method: str, outcome: str, seconds: float) -> None:
@@ -115,7 +120,9 @@ def configure_logging(service: str, level: str, *, as_json: bool) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    # Plain: the default shows all local variables, people's messages among them, and takes the event loop a second to draw.
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    renderer = structlog.processors.JSONRenderer() if as_json else console
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer] if as_json else [*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -140,6 +147,12 @@ def admin_routes(telemetry: Telemetry, ready: Callable[[], str]) -> list[web.Rou
         return web.Response(body=telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+
+
+def public_routes(telemetry: Telemetry, ready: Callable[[], str], admin_url: str) -> list[web.RouteDef]:
+    """What of these a port for clients has: no /metrics, which are no business of theirs, unless the process has no admin port."""
+    routes = admin_routes(telemetry, ready)
+    return [route for route in routes if route.path != "/metrics" or not admin_url]
 
 
 @asynccontextmanager

@@ -109,13 +109,13 @@ class Agenda:
         online: BitMap,
         now: float,
         hear: Callable[[NotificationRun], object],
-        give_up: Callable[[NotificationRun], object],
+        give_up: Callable[[NotificationRun, Exception], object],
     ) -> list[Entry]:
         """What to write in one call now; its runs are under way until `written`.
 
         Args:
             hear: tells a run who came online, before it is asked.
-            give_up: told of a run that fails here; it is to be dropped.
+            give_up: told of a run that fails here, and how; it is to be dropped.
         """
         self._collect(now)
         floor, awaited = self._floor(now), self._awaited()
@@ -129,9 +129,9 @@ class Agenda:
                 hungry = run.hungry(now)
                 if not plan and not self._lapses(run, now):
                     self._again(run, now)
-            except Exception:
-                _log.exception("notification given up", notification=run.notification_id)
-                give_up(run)
+            except Exception as error:
+                _log.exception("a run failed", notification=run.notification_id)
+                give_up(run, error)
                 continue
             room -= len(plan.sent)
             if hungry:

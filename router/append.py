@@ -27,6 +27,7 @@ from tidings.common.v1 import error_pb2
 from tidings.router.v1.link_pb2 import ClientEnvelope
 from tidings.store.v1.message_log_pb2 import AppendResult, NewEntry
 
+_SUBMITTED = 8  # batches stored, or being stored, and not yet told; when full, no further ones are stored
 _log = structlog.get_logger(__name__)
 
 
@@ -66,6 +67,7 @@ class AppendPipeline:
         again: Callable[[str, int], None],
         meters: Meters,
     ) -> None:
+        self._capacity = capacity
         self._queue: batching.Batcher[Send] = batching.Batcher(capacity, max_batch)
         self._directory = directory
         self._appender = appender
@@ -73,13 +75,18 @@ class AppendPipeline:
         self._typing = typing
         self._again = again
         self._meters = meters
-        self._submitted: asyncio.Queue[tuple[list[Send], asyncio.Future[list[AppendResult]]]] = asyncio.Queue()  # by the appender
+        self._submitted: asyncio.Queue[tuple[list[Send], asyncio.Future[list[AppendResult]]]] = asyncio.Queue(_SUBMITTED)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
         return self._under_way
+
+    @property
+    def fullness(self) -> float:
+        """How much of the capacity is under way; what is being stored counts on top of it."""
+        return self._under_way / self._capacity
 
     async def accept(self, link: EdgeLink, envelope: ClientEnvelope) -> None:
         """Take a client's send, waiting for room."""
@@ -133,7 +140,7 @@ class AppendPipeline:
         self._finished(len(batch) - len(ready))
         for part in _parts(ready):
             results = await self._appender.submit([entry for _, entry in part])
-            self._submitted.put_nowait(([send for send, _ in part], results))
+            await self._submitted.put(([send for send, _ in part], results))
 
     async def _prepare(self, batch: list[Send]) -> list[tuple[Send, NewEntry]]:
         """What of a batch is to be stored; the rest is refused."""
@@ -214,7 +221,8 @@ class AppendPipeline:
             return  # forgotten within this batch, which touched more than the cache holds: the search for undispatched finds it
         envelope, seq = send.envelope, result.seq
         conversation.wrote(seq, envelope.user_ordinal)
-        frame = frames.new_message(send.conversation_id, seq, envelope.user_id, envelope.append_entry, result.store_time)
+        within_ms = conversation.acknowledge_within_ms
+        frame = frames.new_message(send.conversation_id, seq, envelope.user_id, envelope.append_entry, result.store_time, within_ms)
         self._fan_out.entry(conversation, seq, frame, send.link, envelope.session)
         if self._typing.anyone:
             self._typing.sent(conversation, envelope.user_ordinal)

@@ -1,8 +1,11 @@
 """The way into the log: one long-lived Append stream, with a few batches in flight.
 
 Rules: batches are stored in the order of their submission. When the stream fails, all that is in flight goes again, in order, with
-the same ids, to any live store, until it is answered; the store takes a repetition as the same entries. Only a batch that stores
-keep refusing while they answer others (a poisoned one) is cut in halves, down to the single entry, which is then given up.
+the same ids, to any live store, until it is answered; the store takes a repetition as the same entries. A store that is silent is
+left for another after a second or two, for it may be frozen with its connections open; when that one is silent too, it is the
+database that is slow, and each further move takes twice as long. A store that wakes up appends once more what it held, which
+changes nothing: by then the log has it, and all that came before. Only a batch that stores keep refusing while they answer others
+(a poisoned one) is cut in halves, down to the single entry, which is then given up.
 It must not know what the entries mean.
 """
 
@@ -16,7 +19,9 @@ import grpc
 import structlog
 
 from mesh import errors, patience, process
-from mesh.nodes import Node, NodePool
+from mesh.breaker import State
+from mesh.node import Node
+from mesh.nodes import NodePool
 from mesh.patience import PASSING
 from router.meters import Meters
 from tidings.store.v1.message_log_pb2 import AppendRequest, AppendResponse, AppendResult, NewEntry
@@ -25,8 +30,10 @@ from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
 DEPTH = 2  # batches in flight: the store writes one while the router handles another; more would only make batches smaller
 MAX_BYTES = 8 * 1024 * 1024  # of one request: half of gRPC's limit
 STRIKES = 5  # refusals of a batch at the head, before it is held to be poisoned; with backoff, about a second
-_ANSWER_SECONDS = 15.0  # a store that answers nothing for so long is given up; its keepalive takes as long
-_WATCH_SECONDS = 0.5  # how often to look for that, and for a store that leaves
+_ANSWER_SECONDS = 15.0  # the only store is given up when it answers nothing for so long; its keepalive takes as long
+_PATIENCE_SECONDS = 1.5  # likewise while there is another; doubles up to the above until a store answers
+_SUSPECT_SECONDS = 0.5  # likewise when other calls have found it silent
+_WATCH_SECONDS = 0.25  # how often to look for that, and for a store that leaves
 _log = structlog.get_logger(__name__)
 Answer = asyncio.Future[list[AppendResult]]
 
@@ -52,6 +59,7 @@ class AppendStream:
         self._meters = meters
         self._in_flight: deque[_Batch] = deque()
         self._sent = 0
+        self._patience = _PATIENCE_SECONDS
         self._ids = itertools.count(1)
         self._room = asyncio.Condition()
         self._writing = asyncio.Lock()
@@ -88,6 +96,7 @@ class AppendStream:
 
     async def _stream(self, node: Node) -> None:
         """Serve one stream until it ends or fails."""
+        node.breaker.on_asked(time.monotonic())
         call = node.stub(MessageLogServiceStub).Append()
         self._call, self._node, self._sent = call, node, 0
         for batch in self._in_flight:
@@ -95,9 +104,10 @@ class AppendStream:
         try:
             await self._push()
             while (response := await _read(call)) is not None:
+                node.answered()
                 await self._on_response(response)
-        except errors.TidingsError:
-            node.shun()
+        except errors.TidingsError as error:
+            node.failed(error)
             raise
         except Exception as fault:
             _log.exception("append stream failed in an unforeseen way", store=node.instance_id)
@@ -127,6 +137,7 @@ class AppendStream:
             raise errors.internal(f"the store answered batch {response.batch_id} out of turn or in part")
         self._in_flight.popleft()
         self._sent -= 1
+        self._patience = _PATIENCE_SECONDS
         if not batch.answer.done():
             batch.answer.set_result(list(response.results))
         async with self._room:
@@ -165,10 +176,17 @@ class AppendStream:
             call, node = self._call, self._node
             if call is None or node is None:
                 continue
-            if self._in_flight and time.monotonic() - self._in_flight[0].since > _ANSWER_SECONDS:
+            if self._in_flight and time.monotonic() - self._in_flight[0].since > self._patience_with(node):
+                self._patience = min(2 * self._patience, _ANSWER_SECONDS)
                 call.cancel()
             elif node.leaving.is_set():
                 await self._finish(call)
+
+    def _patience_with(self, node: Node) -> float:
+        """Seconds for which it may answer nothing."""
+        if not self._pool.others(node):
+            return _ANSWER_SECONDS
+        return _SUSPECT_SECONDS if node.breaker.state is State.OPEN else self._patience
 
     async def _finish(self, call: "grpc.aio.StreamStreamCall[AppendRequest, AppendResponse]") -> None:
         """Write nothing more on this stream; it ends when what it holds is answered."""
@@ -192,7 +210,7 @@ async def _read(call: "grpc.aio.StreamStreamCall[AppendRequest, AppendResponse]"
     except asyncio.CancelledError:
         if _being_cancelled():
             raise
-        raise errors.unavailable("the store took too long") from None
+        raise errors.unavailable("the store took too long") from TimeoutError()
 
 
 def _being_cancelled() -> bool:

@@ -15,6 +15,7 @@ from router import frames
 from router.append import AppendPipeline
 from router.directory import Directory, Ordinals
 from router.fan_out import FanOut
+from router.membership import LARGE
 from router.ports import ConversationStore, MessageLog
 from tidings.common.v1.conversation_pb2 import Conversation, LogEntry, Retention, Role
 from tidings.router.v1 import conversation_pb2 as asked
@@ -156,12 +157,14 @@ class Conversations:
         self._directory.learn(conversation)
         held = self._directory.get(conversation.conversation_id)
         if entry is not None and held is not None:
-            self._fan_out.entry(held, entry.seq, frames.log_entry(entry))
+            self._fan_out.entry(held, entry.seq, frames.log_entry(entry, held.acknowledge_within_ms))
         self._tell_members(conversation)
 
     def _tell_members(self, conversation: Conversation) -> None:
+        """To each of a large conversation's members, all of them would be as much again for every change as its log is."""
         members = [member.user_ordinal for member in conversation.members]
-        self._fan_out.to_users(members, frames.conversation_changed(conversation), TRAFFIC_CLASS_CHAT)
+        frame = frames.conversation_changed(conversation, members=len(members) <= LARGE)
+        self._fan_out.to_users(members, frame, TRAFFIC_CLASS_CHAT)
 
 
 async def _in_time(storing: Awaitable[AppendResult]) -> AppendResult:

@@ -1,7 +1,8 @@
 """What devices ask of the log: their ordinal, what they missed, a page of history.
 
-Rules: questions gather while a call is under way and go together; each queue is bounded and refuses with OVERLOADED when full; a
-question waits for a store only so long, then UNAVAILABLE. One device's question never fails another's.
+Rules: questions gather while a call is under way and go together; each queue is bounded and refuses with OVERLOADED when full, as
+is an edge that doesn't read what it was answered, for answers are large. A question waits for a store only so long, then
+UNAVAILABLE. One device's question never fails another's.
 """
 
 import asyncio
@@ -85,7 +86,13 @@ class DeviceRequests:
         await asyncio.gather(*(self._fetch_forever() for _ in range(_READERS)))
 
     async def _sync_all(self, batch: list[_Asked]) -> None:
-        await self._sync([one for one in batch if not one[0].gone], self._page_entries)
+        asked = [one for one in batch if _wanted(*one)]
+        try:
+            await self._sync(asked, self._page_entries)
+        except Exception:
+            _log.exception("devices could not be synced", devices=len(asked))
+            for link, envelope in asked:
+                link.refuse(envelope, errors.internal("an unforeseen fault"))
 
     async def _sync(self, batch: list[_Asked], page_entries: int) -> None:
         """Answer these; where the store refuses them as a whole, by halves, then (a page too large to carry) with smaller pages."""
@@ -125,7 +132,7 @@ class DeviceRequests:
     async def _fetch_forever(self) -> None:
         while True:
             link, envelope = await self._fetches.get()
-            if link.gone:
+            if not _wanted(link, envelope):
                 continue
             try:
                 link.answer(envelope, await self._fetch(envelope))
@@ -156,6 +163,13 @@ class DeviceRequests:
             has_more=found.has_more,
         )
         return frames.page(envelope.request_id, said)
+
+
+def _wanted(link: EdgeLink, envelope: ClientEnvelope) -> bool:
+    """Whether to look for an answer; refuses it to an edge that has too many."""
+    if link.crowded and not link.gone:
+        link.refuse(envelope, errors.overloaded(1.0, "the link to this edge"))
+    return not (link.gone or link.crowded)
 
 
 def _sync_page(page: DeviceSyncPage) -> SyncPage:

@@ -17,6 +17,7 @@ from tidings.store.v1.user_pb2 import EnsureUsersRequest
 
 STORE_BATCH = 1000  # the store's own limit on every batched call
 _STALE_SECONDS = 5.0  # how long to ask for a membership that the log says exists
+KNOWN_USERS = 100_000  # whose ordinals are remembered: about 20 MB; those asked for longest ago are forgotten
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
@@ -94,7 +95,8 @@ class Directory:
 
 
 class Ordinals:
-    """Users' ordinals by id, asked for in batches; users never seen come into being.
+    """Users' ordinals by id, asked for in batches; users never seen come into being. An ordinal never changes, so those known are
+    remembered: whoever comes back costs the store nothing here.
 
     Args:
         capacity: questions waiting. When full, further ones are refused with OVERLOADED.
@@ -104,6 +106,7 @@ class Ordinals:
     def __init__(self, store: UserStore, capacity: int, within: float) -> None:
         self._store = store
         self._within = within
+        self._known: dict[str, int] = {}
         self._queue: batching.Batcher[tuple[str, asyncio.Future[int]]] = batching.Batcher(capacity, STORE_BATCH)
 
     async def run(self) -> None:
@@ -121,7 +124,10 @@ class Ordinals:
     def ask(self, user_id: str) -> "asyncio.Future[int]":
         """As `of`, without waiting."""
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if not self._queue.offer((user_id, answer)):
+        known = self._known.get(user_id)
+        if known is not None:
+            answer.set_result(known)
+        elif not self._queue.offer((user_id, answer)):
             answer.set_exception(errors.overloaded(1.0, "the directory of users"))
         return answer
 
@@ -149,4 +155,11 @@ class Ordinals:
         unique = list(dict.fromkeys(user_ids))
         request = EnsureUsersRequest(user_ids=unique)
         response = await patience.until_done(lambda: self._store.ensure_users(request), self._within)
-        return {user_id: user.user_ordinal for user_id, user in zip(unique, response.users, strict=True)}
+        found = {user_id: user.user_ordinal for user_id, user in zip(unique, response.users, strict=True)}
+        self._remember(found)
+        return found
+
+    def _remember(self, found: dict[str, int]) -> None:
+        self._known |= found
+        while len(self._known) > KNOWN_USERS:
+            del self._known[next(iter(self._known))]

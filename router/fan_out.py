@@ -1,7 +1,7 @@
 """From a conversation and an encoded frame to the links of the edges where its members are. A frame is encoded once; each edge
 gets it once, with the users it is for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyroaring import BitMap
 
@@ -40,7 +40,7 @@ class FanOut:
         else:
             self._push(self._roster.where(few), frame, traffic_class)
 
-    def _readers(self, conversation: Membership, seq: int) -> Iterator[tuple[EdgeLink, list[int]]]:
+    def _readers(self, conversation: Membership, seq: int) -> Iterator[tuple[EdgeLink, Sequence[int]]]:
         barred = conversation.barred(seq)
         if not conversation.small:
             return self._roster.where_of(conversation.bitmap - BitMap(barred) if barred else conversation.bitmap)
@@ -49,6 +49,6 @@ class FanOut:
         return self._roster.where(conversation.user_ids)
 
     @staticmethod
-    def _push(where: Iterable[tuple[EdgeLink, list[int]]], frame: bytes, traffic_class: TrafficClass.ValueType) -> None:
+    def _push(where: Iterable[tuple[EdgeLink, Sequence[int]]], frame: bytes, traffic_class: TrafficClass.ValueType) -> None:
         for link, here in where:
             link.deliver(here, frame, traffic_class)

@@ -38,9 +38,12 @@ def stored(request_id: int, client_msg_id: str, conversation_id: str, seq: int, 
     return ServerFrame(request_id=request_id, message_stored=said).SerializeToString()
 
 
-def new_message(conversation_id: str, seq: int, sender_id: str, asked: AppendEntry, store_time: Timestamp) -> bytes:
+def new_message(
+    conversation_id: str, seq: int, sender_id: str, asked: AppendEntry, store_time: Timestamp, acknowledge_within_ms: int = 0
+) -> bytes:
     """What was asked to be stored, as the log entry it has become. Fills the frame in place: the hot path's one encoding."""
     frame = ServerFrame()
+    frame.new_message.acknowledge_within_ms = acknowledge_within_ms
     entry = frame.new_message.entry
     entry.conversation_id = conversation_id
     entry.seq = seq
@@ -58,9 +61,10 @@ def new_message(conversation_id: str, seq: int, sender_id: str, asked: AppendEnt
     return frame.SerializeToString()
 
 
-def log_entry(entry: LogEntry) -> bytes:
+def log_entry(entry: LogEntry, acknowledge_within_ms: int = 0) -> bytes:
     """An entry read from the log."""
     frame = ServerFrame()
+    frame.new_message.acknowledge_within_ms = acknowledge_within_ms
     frame.new_message.entry.CopyFrom(entry)
     return frame.SerializeToString()
 
@@ -87,9 +91,12 @@ def presences(request_id: int, said: Iterable[Presence]) -> bytes:
     return ServerFrame(request_id=request_id, presence_update=PresenceUpdate(presences=said)).SerializeToString()
 
 
-def conversation_changed(conversation: Conversation) -> bytes:
-    """The conversation as it is now."""
-    said = ConversationChanged(conversation=for_client(conversation))
+def conversation_changed(conversation: Conversation, *, members: bool = True) -> bytes:
+    """The conversation as it is now, with or without its members."""
+    shown = for_client(conversation)
+    if not members:
+        shown.ClearField("members")
+    said = ConversationChanged(conversation=shown)
     return ServerFrame(conversation_changed=said).SerializeToString()
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from mesh.errors import TidingsError
-from router import frames
+from router import credit, frames
 from router.meters import Meters
 from router.outbox import Outbox
 from tidings.router.v1.link_pb2 import (
@@ -37,6 +37,7 @@ class EdgeLink:
         self._calm.set()
         self._closing = False
         self._drain_sequence = 0
+        self.credit = 0  # as last told
         self._heard = asyncio.Event()
         self.gone = False  # set when its stream has ended: answers and pushes go nowhere
 
@@ -66,7 +67,7 @@ class EdgeLink:
 
     def deliver(
         self,
-        ordinals: list[int],
+        ordinals: Sequence[int],
         frame: bytes,
         traffic_class: TrafficClass.ValueType,
         *,
@@ -114,6 +115,18 @@ class EdgeLink:
         self.outbox.tell()
         self._wake.set()
 
+    def speak(self) -> None:
+        """Say something even if there is nothing to be said, so that the edge knows that we live."""
+        self.outbox.speak()
+        self._wake.set()
+
+    def grant(self, share: int) -> None:
+        """Tell how many envelopes the edge may have unanswered, if that is news."""
+        if credit.news(self.credit, share):
+            self.credit = share
+            self.outbox.grant(share)
+            self._wake.set()
+
     def settle(self, processed_sequence: int) -> None:
         """The edge has acted on our responses up to this number."""
         self.outbox.settle(processed_sequence)
@@ -133,6 +146,11 @@ class EdgeLink:
         """Let the writer end when all that is queued has been written."""
         self._closing = True
         self._wake.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether too many answers wait for this edge: what would add large ones is refused."""
+        return not self._calm.is_set()
 
     async def calm(self) -> None:
         """Wait while too many answers wait for this edge."""

@@ -13,6 +13,8 @@ from tidings.common.v1.conversation_pb2 import Conversation
 
 RECENT_SENDERS = 64  # entries whose senders are remembered, so that a receipt finds whom to tell; two typical batches
 FEW = 32  # users for whom asking bitmaps one by one beats an intersection
+LARGE = 100  # members past which typing, prompt receipts and the list of members itself cost more than they tell
+MARKS_PER_MS = 1  # acknowledgements of one entry by a large conversation's devices: five seconds' worth for the largest
 
 
 class Membership:
@@ -24,7 +26,7 @@ class Membership:
         last_seq: highest seq seen here; a hint.
     """
 
-    __slots__ = ("_bitmap", "_senders", "_visible_from", "conversation_id", "last_seq", "user_ids", "version")
+    __slots__ = ("_bitmap", "_newest", "_senders", "_visible_from", "conversation_id", "last_seq", "user_ids", "version")
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation_id = conversation.conversation_id
@@ -45,6 +47,16 @@ class Membership:
         return len(self.user_ids) <= FEW
 
     @property
+    def large(self) -> bool:
+        """Whether its members are so many that not everything is told to all of them, nor at once."""
+        return len(self.user_ids) > LARGE
+
+    @property
+    def acknowledge_within_ms(self) -> int:
+        """In how many milliseconds its devices are to acknowledge an entry; 0 for soon."""
+        return len(self.user_ids) // MARKS_PER_MS if self.large else 0
+
+    @property
     def bitmap(self) -> BitMap:
         """All members' ordinals; made when first asked for. Not to be changed."""
         if self._bitmap is None:
@@ -63,11 +75,12 @@ class Membership:
         self.last_seq = max(self.last_seq, conversation.last_seq)
         self.user_ids = {member.user_ordinal: member.user_id for member in conversation.members}
         self._visible_from = {m.user_ordinal: m.visible_from_seq for m in conversation.members if m.visible_from_seq > 1}
+        self._newest = max(self._visible_from.values(), default=0)
         self._bitmap = None
 
     def barred(self, seq: int) -> list[int]:
         """Members who joined after this entry and may not see it: nearly always nobody."""
-        if not self._visible_from:
+        if seq >= self._newest:
             return []
         return [ordinal for ordinal, visible_from in self._visible_from.items() if visible_from > seq]
 

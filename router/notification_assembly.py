@@ -7,6 +7,7 @@ from typing import Any
 from mesh.nodes import NodePool
 from mesh.telemetry import Telemetry
 from router.expansion import Expansions, TagServiceMeaning
+from router.failed_runs import FailedRuns
 from router.grpc_notifications import GrpcAudienceService, GrpcNotificationStore
 from router.link import EdgeLink
 from router.meters import Meters
@@ -41,7 +42,10 @@ class NotificationAssembly:
         resend = settings.resend_seconds, settings.resend_longest_seconds
         store, audiences = GrpcNotificationStore(stores), GrpcAudienceService(tags)
         self._due = asyncio.Event()
-        self.table = RunTable(capacity, settings.notification_bytes, lease, resend, self._due.set, meters.run_ended)
+        self._failed = FailedRuns(store, capacity)
+        self.table = RunTable(
+            capacity, settings.notification_bytes, lease, resend, self._due.set, meters.run_ended, self._failed.add
+        )
         self._replica = TagReplica(audiences) if settings.replicate_tags else None
         fallback = ReplicaMeaning(self._replica, users, store) if self._replica else None
         expansions = Expansions(TagServiceMeaning(audiences, settings.expand_seconds), fallback)
@@ -75,4 +79,5 @@ class NotificationAssembly:
         """What runs beside the server."""
         workers = [self._preparation.work() for _ in range(WORKERS)]
         follow = [self._replica.follow()] if self._replica else []
-        return [self._preparation.read_all(), *workers, self.notifications.drive(), self.acknowledgements.run(), *follow]
+        driving = [self._preparation.read_all(), *workers, self.notifications.drive(), self._failed.tell()]
+        return [*driving, self.acknowledgements.run(), *follow]

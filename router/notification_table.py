@@ -36,6 +36,7 @@ class RunTable:
         resend: seconds to the first resend, and to each at most.
         wake: called when something may be due.
         ended: called with the reason when a run ends.
+        gave_up: called with the id, the fence and the reason when one can't go on.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RunTable:
         resend: tuple[float, float],
         wake: Callable[[], None],
         ended: Callable[[str], None],
+        gave_up: Callable[[str, int, Exception], None],
     ) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
@@ -53,6 +55,7 @@ class RunTable:
         self._resend = resend
         self._wake = wake
         self._ended = ended
+        self._gave_up = gave_up
         self._runs: dict[str, NotificationRun] = {}
         self._newcomers = Newcomers()
         self.agenda = Agenda(lease)
@@ -100,6 +103,12 @@ class RunTable:
         run.close()
         self.agenda.drop(run, now)
         self._wake()
+
+    def give_up(self, run: NotificationRun, why: str, error: Exception, now: float) -> None:
+        """It can't go on here, for a reason nobody foresaw."""
+        _log.error("notification given up", notification=run.notification_id, why=why, error=repr(error))
+        self.end(run, why, now)
+        self._gave_up(run.notification_id, run.fence, error)
 
     def describe(self, run: NotificationRun, terms: Terms, priority: int, now: float, size: int = 0) -> None:
         """Its record was read, of that many bytes; it is to be prepared."""
@@ -190,8 +199,8 @@ class RunTable:
         self._newcomers.forget(number)
 
     def batch(self, online: BitMap, now: float) -> list[Entry]:
-        """See `Agenda.batch`. A run that fails is ended; it is claimed again when its lease ends."""
-        return self.agenda.batch(online, now, self.hear, lambda run: self.end(run, "faulty", now))
+        """See `Agenda.batch`. A run that fails is given up."""
+        return self.agenda.batch(online, now, self.hear, lambda run, error: self.give_up(run, "faulty", error, now))
 
     def hear(self, run: NotificationRun) -> bool:
         """Tell a run who came since it last heard; whether any of them is to be sent it."""
@@ -206,6 +215,6 @@ class RunTable:
         try:
             if self.hear(run):
                 self.agenda.put(run, now)
-        except Exception:
-            _log.exception("notification given up", notification=run.notification_id)
-            self.end(run, "faulty", now)
+        except Exception as error:
+            _log.exception("a run failed", notification=run.notification_id)
+            self.give_up(run, "faulty", error, now)

@@ -9,7 +9,7 @@ It must not know gRPC; time is passed in.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyroaring import BitMap
 
@@ -80,6 +80,8 @@ class Outbox:
         self._received = 0
         self._told = 0
         self._tell_now = False
+        self._speak = False
+        self._credit = 0
 
     def __len__(self) -> int:
         return self._deliveries
@@ -125,7 +127,7 @@ class Outbox:
     def deliver(
         self,
         now: float,
-        ordinals: list[int],
+        ordinals: Sequence[int],
         frame: bytes,
         traffic_class: TrafficClass.ValueType,
         *,
@@ -193,13 +195,22 @@ class Outbox:
             response = LinkResponse()
             self._add_broadcasts(response.batch)
             return self._number(response), 0, 0.0
-        if self._tell_now and self._told < self._received:
+        if self._speak or (self._tell_now and self._told < self._received):
             return self._number(LinkResponse()), 0, 0.0
         return None
 
     def tell(self) -> None:
         """Say what has been acted on even if nothing else is to be said."""
         self._tell_now = True
+
+    def speak(self) -> None:
+        """Say something even if there is nothing to be said."""
+        self._speak = True
+
+    def grant(self, credit: int) -> None:
+        """From now on the edge may have so many envelopes unanswered."""
+        self._credit = credit
+        self._speak = True
 
     @property
     def horizon(self) -> int:
@@ -254,5 +265,6 @@ class Outbox:
         self._sequence += 1
         response.sequence = self._sequence
         response.processed_sequence = self._told = self._received
-        self._tell_now = False
+        response.credit, self._credit = self._credit, 0
+        self._tell_now = self._speak = False
         return response

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from tidings.store.v1 import conversation_pb2 as conversations
+from tidings.store.v1 import dead_letter_pb2 as letters
 from tidings.store.v1 import message_log_pb2 as log
 from tidings.store.v1 import notification_pb2 as notifications
 from tidings.store.v1 import user_pb2 as users
@@ -32,6 +33,19 @@ class MessageLog(Protocol):
 
     async def mark_dispatched(self, request: log.MarkDispatchedRequest) -> log.MarkDispatchedResponse:
         """Say what has been fanned out."""
+
+
+class DeadLetterStore(Protocol):
+    """Work that was put aside."""
+
+    async def put_dead_letters(self, request: letters.PutDeadLettersRequest) -> letters.PutDeadLettersResponse:
+        """Keep some."""
+
+    async def list_dead_letters(self, request: letters.ListDeadLettersRequest) -> letters.ListDeadLettersResponse:
+        """A page of them."""
+
+    async def discard_dead_letter(self, request: letters.DiscardDeadLetterRequest) -> letters.DiscardDeadLetterResponse:
+        """Forget one."""
 
 
 class Appender(Protocol):

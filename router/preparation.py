@@ -4,7 +4,7 @@ Runs wait in order of priority for a few workers. What fails for a passing reaso
 tried, for as long as the run lives: until it expires, or another has it.
 
 Rules: what the store has settled counts, not what was settled here in vain. Whatever keeps a run from being prepared for good is
-its reason to fail.
+its reason to fail, if it has a name; a fault of ours makes the run be given up after a few attempts, for another owner to try.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pyroaring import BitMap
 from mesh import batching, errors, patience
 from router import bitmaps, frames
 from router.agenda import rank
+from router.dead_letters import unforeseen
 from router.expansion import Expansions, Meant, may_pass
 from router.link import EdgeLink
 from router.notification_run import NotificationRun, Phase, Recipients, Terms
@@ -40,6 +41,7 @@ from tidings.store.v1.notification_pb2 import (
 )
 
 WORKERS = 8  # runs prepared at once: mostly they wait for tagsvc and the store
+_FAULTS = 5  # faults of ours, after which a run is given up here: with the delays between them, some seconds
 _READ = 50  # records in one call: each may hold 300 kB, but few do
 _MAX_EXPANSION = 15 * 1024 * 1024  # bytes of a bitmap: the store's bound
 _KEPT = (common.OUTCOME_EXPANSION, common.OUTCOME_SENT, common.OUTCOME_DELIVERED, common.OUTCOME_FAILED)
@@ -53,6 +55,7 @@ class _Task:
 
     Attributes:
         meant: its audience once settled: if storing it fails, the same is stored again.
+        faults: attempts that met a fault of ours.
         delays: seconds to wait before each further attempt.
     """
 
@@ -60,6 +63,7 @@ class _Task:
     record: StoredNotification
     meant: Meant | None = None
     tried: bool = False
+    faults: int = 0
     delays: Iterator[float] = field(default_factory=patience.delays)
 
     @property
@@ -121,9 +125,9 @@ class Preparation:
                 await self._prepare(task)
             except errors.TidingsError as error:
                 self._on_error(task, error)
-            except Exception:
+            except Exception as fault:
                 _log.exception("notification not prepared", notification=task.run.notification_id)
-                self._on_error(task, errors.internal("an unforeseen fault"))
+                self._on_error(task, errors.internal(f"an unforeseen fault: {fault!r}"))
 
     async def _read(self, batch: list[NotificationRun]) -> None:
         runs = {run.notification_id: run for run in batch if run.phase is not Phase.OVER}
@@ -136,17 +140,20 @@ class Preparation:
             return
         records = {record.notification_id: record for record in found.notifications}
         for notification_id, run in runs.items():
-            self._judge(run, records.get(notification_id))
+            try:
+                self._judge(run, records.get(notification_id))
+            except Exception as fault:
+                _log.exception("a record can't be made sense of", notification=notification_id)
+                self._table.give_up(run, "unreadable", fault, self._clock())
 
     async def _get(self, notification_ids: list[str]) -> GetNotificationsResponse:
         request = GetNotificationsRequest(notification_ids=notification_ids, view=NOTIFICATION_VIEW_ORDINALS)
         return await patience.until_done(lambda: self._store.get_notifications(request))
 
     async def _unreadable(self, runs: list[NotificationRun], error: errors.TidingsError) -> None:
-        """They may be too large together, or one of them can't be read: that is given up, and claimed again when its lease ends."""
+        """They may be too large together, or one of them can't be read: that is given up."""
         if len(runs) == 1:
-            _log.error("notification not read", notification=runs[0].notification_id, reason=error.reason, error=error.message)
-            self._table.end(runs[0], "unreadable", self._clock())
+            self._table.give_up(runs[0], "unreadable", error, self._clock())
             return
         middle = len(runs) // 2
         await self._read(runs[:middle])
@@ -224,7 +231,10 @@ class Preparation:
         if run.phase is not Phase.PREPARING:
             return
         _log.warning("notification not prepared", notification=run.notification_id, reason=error.reason, error=error.message)
-        if may_pass(error):
+        task.faults += unforeseen(error)
+        if task.faults >= _FAULTS:
+            self._table.give_up(run, "faulty", error, now)
+        elif may_pass(error):
             task.tried = True
             self._table.delayed(run, now)
             asyncio.get_running_loop().call_later(next(task.delays), self._queue, task)

@@ -64,9 +64,9 @@ class ProgressWriter:
             delay = next(self._delays)
             _log.warning("progress not written yet", runs=len(entries), reason=error.reason, error=error.message)
             self._failed(entries, delay)
-        except Exception:
+        except Exception as error:
             _log.exception("progress failed", runs=len(entries))
-            self._failed(entries, 1.0)
+            await self._refused(entries, error)
 
     def _failed(self, entries: list[Entry], delay: float) -> None:
         now = self._clock()
@@ -86,12 +86,10 @@ class ProgressWriter:
         self._delays = patience.delays()
         await self._act_on_all(list(zip(entries, response.results, strict=True)), called)
 
-    async def _refused(self, entries: list[Entry], error: errors.TidingsError) -> None:
-        """Find the one that the store refuses; that is given up here, and claimed again when its lease ends."""
+    async def _refused(self, entries: list[Entry], error: Exception) -> None:
+        """Find the one that can't be written; that is given up."""
         if len(entries) == 1:
-            run = entries[0].run
-            _log.error("notification given up", notification=run.notification_id, reason=error.reason, error=error.message)
-            self._table.end(run, "refused", self._clock())
+            self._table.give_up(entries[0].run, "refused", error, self._clock())
             return
         middle = len(entries) // 2
         await self.write(entries[:middle])
@@ -103,9 +101,9 @@ class ProgressWriter:
             try:
                 self._act(entry, result, called)
                 self._table.agenda.written(entry.run, self._clock())
-            except Exception:
-                _log.exception("notification given up", notification=entry.run.notification_id)
-                self._table.end(entry.run, "faulty", self._clock())
+            except Exception as error:
+                _log.exception("a run failed", notification=entry.run.notification_id)
+                self._table.give_up(entry.run, "faulty", error, self._clock())
             if self._clock() - turn > _TURN_SECONDS:
                 await asyncio.sleep(0)
                 turn = self._clock()

@@ -12,13 +12,14 @@ import structlog
 
 from mesh import batching, errors, patience
 from router import frames
+from router.dead_letters import DeadLetters, insist, unforeseen
 from router.directory import STORE_BATCH, Directory, chunks
 from router.fan_out import FanOut
 from router.membership import Membership
 from router.ports import MessageLog
 from tidings.client.v1.frames_pb2 import Watermark
 from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
-from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, MarkAdvance, MemberMarks
+from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, AdvanceMarksResponse, MarkAdvance, MemberMarks
 
 _BATCH = 4 * STORE_BATCH  # deltas taken at once: coalescing leaves far fewer
 _log = structlog.get_logger(__name__)
@@ -49,11 +50,22 @@ def concerned(conversation: Membership, reader: int, marks: MemberMarks) -> set[
         if senders is None:
             senders = set(conversation.user_ids) if conversation.small else conversation.recent_senders(before, now)
         told |= senders
-    told.intersection_update(conversation.user_ids)  # who wrote and left since is told nothing
+    told = {one for one in told if one in conversation}  # who wrote and left since is told nothing
     told.discard(reader)
     if marks.read_seq > marks.previous_read_seq:
         told.add(reader)
     return told
+
+
+def senders_concerned(conversation: Membership, moved: Iterable[MemberMarks]) -> set[int]:
+    """Whom the moved marks of many members of a large conversation concern: the senders of all that any of them passed over."""
+    delivered = [(marks.previous_delivered_seq, marks.delivered_seq) for marks in moved]
+    read = [(marks.previous_read_seq, marks.read_seq) for marks in moved]
+    passed = [(before, now) for before, now in delivered + read if now > before]
+    if not passed:
+        return set()
+    senders = conversation.recent_senders(min(before for before, _ in passed), max(now for _, now in passed))
+    return {one for one in senders if one in conversation}
 
 
 class Receipts:
@@ -63,12 +75,13 @@ class Receipts:
         capacity: deltas waiting. When full, whoever brings more waits, and so reads no further from its link.
     """
 
-    def __init__(self, capacity: int, log: MessageLog, directory: Directory, fan_out: FanOut) -> None:
+    def __init__(self, capacity: int, log: MessageLog, directory: Directory, fan_out: FanOut, letters: DeadLetters) -> None:
         self._capacity = capacity
         self._queue: batching.Batcher[ReceiptDelta] = batching.Batcher(capacity, _BATCH)
         self._log = log
         self._directory = directory
         self._fan_out = fan_out
+        self._letters = letters
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,15 +124,25 @@ class Receipts:
     async def _marks(self, part: list[ReceiptDelta]) -> list[tuple[ReceiptDelta, MemberMarks]]:
         """Advance a part, waiting for a store for ever; one delta that stores refuse must not fail its neighbours."""
         request = AdvanceMarksRequest(advances=[_advance(delta) for delta in part])
+
+        async def attempt() -> AdvanceMarksResponse:
+            return await patience.until_done(lambda: self._log.advance_marks(request))
+
         try:
-            response = await patience.until_done(lambda: self._log.advance_marks(request))
+            response = await (insist(attempt) if len(part) == 1 else attempt())
         except errors.TidingsError as error:
             if len(part) == 1:
-                _log.warning("receipt refused", reason=error.reason, error=error.message, user=part[0].user_id)
+                await self._refused(part[0], error)
                 return []
             middle = len(part) // 2
             return await self._marks(part[:middle]) + await self._marks(part[middle:])
         return list(zip(part, response.marks, strict=True))
+
+    async def _refused(self, delta: ReceiptDelta, error: errors.TidingsError) -> None:
+        """What is a fault of ours is put aside; any other refusal is what a client may get by asking for it."""
+        _log.warning("receipt refused", reason=error.reason, error=error.message, user=delta.user_id)
+        if unforeseen(error):
+            await self._letters.put_marks(_advance(delta), error)
 
     async def _tell(self, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
         await self._directory.missing(delta.conversation_id for delta, _ in moved)
@@ -132,15 +155,21 @@ class Receipts:
                 self._tell_one(conversation, marks_moved)
 
     def _tell_one(self, conversation: Membership, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
-        told: set[int] = set()
-        watermarks: dict[str, Watermark] = {}
-        for delta, marks in moved:
-            told |= concerned(conversation, delta.user_ordinal, marks)
-            watermarks[delta.user_id] = Watermark(
-                user_id=delta.user_id, delivered_seq=marks.delivered_seq, read_seq=marks.read_seq
-            )  # of several devices the last counts, for the store moved them in this order
+        watermarks = {delta.user_id: _watermark(delta, marks) for delta, marks in moved}  # of several devices the last counts
+        if conversation.large:
+            told = senders_concerned(conversation, [marks for _, marks in moved])
+            self._tell_readers(conversation, [(delta, marks) for delta, marks in moved if delta.user_ordinal not in told])
+        else:
+            told = set[int]().union(*(concerned(conversation, delta.user_ordinal, marks) for delta, marks in moved))
         if told:
             self._fan_out.to_users(told, frames.receipt(conversation.conversation_id, watermarks.values()), TRAFFIC_CLASS_RECEIPT)
+
+    def _tell_readers(self, conversation: Membership, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
+        """To a reader's own devices only the reader's own mark: all the others' would be thousands to each of thousands."""
+        for delta, marks in moved:
+            if marks.read_seq > marks.previous_read_seq:
+                frame = frames.receipt(conversation.conversation_id, [_watermark(delta, marks)])
+                self._fan_out.to_users([delta.user_ordinal], frame, TRAFFIC_CLASS_RECEIPT)
 
 
 def _advance(delta: ReceiptDelta) -> MarkAdvance:
@@ -151,6 +180,10 @@ def _advance(delta: ReceiptDelta) -> MarkAdvance:
         delivered_seq=delta.delivered_seq,
         read_seq=delta.read_seq,
     )
+
+
+def _watermark(delta: ReceiptDelta, marks: MemberMarks) -> Watermark:
+    return Watermark(user_id=delta.user_id, delivered_seq=marks.delivered_seq, read_seq=marks.read_seq)
 
 
 def _moved(marks: MemberMarks) -> bool:

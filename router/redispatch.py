@@ -1,6 +1,7 @@
 """Nothing stored stays unsaid: notes what has been fanned out, and fans out what a router left behind when it crashed.
 
-Entries are read from the log as the mesh itself and pushed to whoever may see them now; clients drop what they have.
+Entries come from the log (`log_fan_out`) to whoever may see them now; clients drop what they have. One that can't be told is put
+aside: it holds up neither the search for others nor comes again for ever.
 """
 
 import asyncio
@@ -10,23 +11,17 @@ from collections.abc import Iterable
 import structlog
 
 from mesh import batching, errors, patience
-from router import frames
+from router.dead_letters import may_pass
 from router.directory import Directory, chunks
 from router.dispatch import DispatchMarks
-from router.fan_out import FanOut
 from router.link import EdgeLink
+from router.log_fan_out import LogFanOut
 from router.peers import Peers
 from router.ports import MessageLog
 from tidings.common.v1.conversation_pb2 import Position
-from tidings.store.v1.message_log_pb2 import (
-    ListEntriesRequest,
-    ListEntriesResponse,
-    ListUndispatchedRequest,
-    MarkDispatchedRequest,
-)
+from tidings.store.v1.message_log_pb2 import ListUndispatchedRequest, MarkDispatchedRequest
 
 _CONVERSATIONS = 200  # in one page of the search
-_ENTRIES = 200  # in one page of a log
 _AGAIN = 10_000  # entries waiting to be fanned out again; when full, left to the search
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +30,7 @@ class Redispatch:
     """Keeps `dispatched_seq`, and the promise behind it.
 
     Args:
+        entries: fans out, and tells `marks` how far.
         period: seconds between two searches.
         age: seconds an entry must be old to count as left behind.
     """
@@ -43,7 +39,7 @@ class Redispatch:
         self,
         log: MessageLog,
         directory: Directory,
-        fan_out: FanOut,
+        entries: LogFanOut,
         marks: DispatchMarks[EdgeLink],
         peers: Peers,
         period: float,
@@ -51,7 +47,7 @@ class Redispatch:
     ) -> None:
         self._log = log
         self._directory = directory
-        self._fan_out = fan_out
+        self._entries = entries
         self._marks = marks
         self._peers = peers
         self._period = period
@@ -111,45 +107,29 @@ class Redispatch:
             mine = [one for one in found.positions if self._peers.owns(one.conversation_id)]
             if mine:
                 _log.info("fanning out what was left behind", conversations=len(mine))
-                await self._directory.load({one.conversation_id for one in mine})
+                await self._refresh({one.conversation_id for one in mine})
             for position in mine:
-                await self._dispatch(position)
+                await self._entries.run(position.conversation_id, position.seq)
             token = found.next_page_token
             if not token:
                 return
 
-    async def _dispatch(self, dispatched: Position) -> None:
-        """Fan out a conversation's entries after a position."""
-        after = dispatched.seq
-        while True:
-            page = await self._fan_out_page(dispatched.conversation_id, after, _ENTRIES)
-            if not page.entries:
-                self._marks.fanned_out(dispatched.conversation_id, page.last_seq)  # the rest is not kept any more
-            if not page.entries or not page.has_more:
-                return
-            after = page.entries[-1].seq
+    async def _refresh(self, conversation_ids: set[str]) -> None:
+        """Learn who is in these now. One that can't be learnt must not fail the others: it is looked at when its turn comes."""
+        try:
+            await self._directory.load(conversation_ids)
+        except errors.TidingsError as error:
+            if may_pass(error):
+                raise
+            _log.warning("memberships not loaded together", count=len(conversation_ids), reason=error.reason, error=error.message)
 
     async def _repeat(self, batch: list[tuple[str, int]]) -> None:
         wanted: dict[str, set[int]] = defaultdict(set)
         for conversation_id, seq in batch:
             wanted[conversation_id].add(seq)
-        await self._directory.missing(wanted)
         for conversation_id, seqs in wanted.items():
             for seq in sorted(seqs):
                 try:
-                    await self._fan_out_page(conversation_id, seq - 1, 1)
+                    await self._entries.run(conversation_id, seq - 1, seq)
                 except errors.TidingsError as error:
                     _log.warning("entry not fanned out again", conversation=conversation_id, seq=seq, reason=error.reason)
-
-    async def _fan_out_page(self, conversation_id: str, after: int, size: int) -> ListEntriesResponse:
-        request = ListEntriesRequest(conversation_id=conversation_id, after_seq=after, page_size=size)
-        page = await self._log.list_entries(request)
-        conversation = self._directory.get(conversation_id)
-        if conversation is not None and page.entries and page.entries[-1].seq > conversation.last_seq:
-            await self._directory.load([conversation_id])  # who is held may have left before the newest of these was written
-            conversation = self._directory.get(conversation_id)
-        if conversation is None:
-            return page
-        for entry in page.entries:
-            self._fan_out.entry(conversation, entry.seq, frames.log_entry(entry))
-        return page

@@ -5,7 +5,7 @@ online or took offline over all links, so that several devices, and several edge
 It must not know users' names, sessions, or what a link is beyond a key.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from pyroaring import BitMap
@@ -68,17 +68,17 @@ class Roster(Generic[K]):
         """The link ended; gives those now offline. An unknown link is nothing to forget."""
         return self._went(self._links.pop(link, BitMap()))
 
-    def where(self, ordinals: Iterable[int]) -> Iterator[tuple[K, list[int]]]:
+    def where(self, ordinals: Iterable[int]) -> Iterator[tuple[K, Sequence[int]]]:
         """The links at which some of these few users are, with those users."""
         for link, online in self._links.items():
             here = [ordinal for ordinal in ordinals if ordinal in online]
             if here:
                 yield link, here
 
-    def where_of(self, users: BitMap) -> Iterator[tuple[K, list[int]]]:
+    def where_of(self, users: BitMap) -> Iterator[tuple[K, Sequence[int]]]:
         """As `where`, by intersection: for many users."""
         for link, here in self.where_bitmap(users):
-            yield link, list(here)
+            yield link, here.to_array()
 
     def where_bitmap(self, users: BitMap) -> Iterator[tuple[K, BitMap]]:
         """As `where_of`, for many users whom nobody needs one by one."""

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from mesh import process, rpc
+from mesh import process, records, rpc
+from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.naming import new_instance_id
 from mesh.nodes import NodePool
 from mesh.registry import Registry
@@ -15,6 +14,7 @@ from router.append import AppendPipeline
 from router.append_stream import AppendStream
 from router.conversation_service import ConversationServicer
 from router.conversations import Conversations
+from router.dead_letters import DeadLetters
 from router.device_requests import DeviceRequests
 from router.directory import Directory, Ordinals
 from router.dispatch import DispatchMarks
@@ -22,6 +22,7 @@ from router.fan_out import FanOut
 from router.grpc_store import GrpcStore
 from router.link import EdgeLink
 from router.links import Links
+from router.log_fan_out import LogFanOut
 from router.membership import MembershipCache
 from router.meters import Meters
 from router.notification_assembly import NotificationAssembly
@@ -31,6 +32,7 @@ from router.presence import PresenceBoard
 from router.presence_notices import PresenceNotices
 from router.receipts import Receipts
 from router.redispatch import Redispatch
+from router.replays import Replays
 from router.roster import Roster
 from router.service import Bounds, LinkServicer
 from router.settings import RouterSettings
@@ -41,9 +43,9 @@ from tidings.router.v1.conversation_pb2_grpc import add_ConversationServiceServi
 from tidings.router.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from tidings.router.v1.notification_pb2_grpc import add_NotificationServiceServicer_to_server
 
-VERSION = "0.1.0"
 _QUEUE = 50_000  # small requests waiting for a batched call
 _TYPISTS = 100_000
+_REPLAY_SECONDS = 5.0  # between two looks at most: somebody waits for it
 
 
 @asynccontextmanager
@@ -51,9 +53,9 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
     """Serve until the context ends; gives the instance as registered."""
     router_id = new_instance_id("router")
     within = settings.request_seconds
-    meters = Meters(telemetry)
-    stores = NodePool.open(registry, "store", telemetry, meters.retried)
-    async with stores as pool, NodePool.open(registry, "tagsvc", telemetry) as tags:
+    meters, tls = Meters(telemetry), MutualTls.of("router", settings)
+    stores = NodePool.open(registry, "store", telemetry, meters.retried, tls)
+    async with stores as pool, NodePool.open(registry, "tagsvc", telemetry, tls=tls) as tags:
         store = GrpcStore(pool)
         peers = Peers(router_id)
         roster: Roster[EdgeLink] = Roster()
@@ -65,10 +67,20 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
         typing = TypingNotices(Typists(_TYPISTS), directory, fan_out, meters)
         board: PresenceBoard[EdgeLink] = PresenceBoard(settings.max_watched_users, settings.presence_grace_seconds)
         presence = PresenceNotices(board, roster, store, peers, settings.max_watched_users, within)
-        receipts = Receipts(_QUEUE, store, directory, fan_out)
+        letters = DeadLetters(store)
+        receipts = Receipts(_QUEUE, store, directory, fan_out, letters)
         redispatch = Redispatch(
-            store, directory, fan_out, marks, peers, settings.redispatch_seconds, settings.redispatch_age_seconds
+            store,
+            directory,
+            LogFanOut(store, directory, fan_out, marks, letters),
+            marks,
+            peers,
+            settings.redispatch_seconds,
+            settings.redispatch_age_seconds,
         )
+        unnoted: DispatchMarks[EdgeLink] = DispatchMarks(0)
+        again = LogFanOut(store, directory, FanOut(roster, unnoted), unnoted, letters)
+        replays = Replays(store, again, peers, min(settings.redispatch_seconds, _REPLAY_SECONDS))
         appender = AppendStream(pool, meters)
         pipeline = AppendPipeline(
             settings.append_queue, settings.append_batch, directory, appender, fan_out, typing, redispatch.again, meters
@@ -85,10 +97,13 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
         many = NotificationAssembly(settings, pool, tags, store, roster, meters)
         links = Links(roster, presence, receipts, many.table, many.acknowledgements, kinds)
         bounds = Bounds(settings.link_deliveries, settings.link_bytes, settings.link_broadcasts, settings.link_broadcast_bytes)
-        service = LinkServicer(router_id, links, pipeline, receipts, meters, bounds)
+        budget = min(settings.envelope_budget, settings.append_queue)
+        service = LinkServicer(router_id, links, pipeline, receipts, meters, bounds, budget)
         conversations = Conversations(store, store, directory, ordinals, fan_out, pipeline)
         telemetry.gauge("router_links", "Edges linked to this router", lambda: len(links))
         telemetry.gauge("router_append_queue", "Messages between a client and the log", lambda: len(pipeline))
+        telemetry.gauge("router_credit", "Envelopes that edges may have unanswered here", lambda: sum(one.credit for one in links))
+        telemetry.gauge("router_history_reads", "Reads of history under way or waiting", lambda: store.reads)
         telemetry.gauge("router_receipt_queue", "Receipt deltas waiting", lambda: len(receipts))
         telemetry.gauge("router_link_queue", "Live pushes waiting, over all links", lambda: sum(len(one.outbox) for one in links))
         telemetry.gauge("router_cached_members", "Members held in memory", lambda: cache.members)
@@ -106,6 +121,8 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             redispatch.repeat(),
             redispatch.note(links, settings.dispatch_seconds),
             redispatch.search(),
+            replays.run(),
+            replays.note(links, settings.dispatch_seconds),
             appender.run(),
             pipeline.feed(),
             pipeline.settle(),
@@ -122,10 +139,16 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
                 add_NotificationServiceServicer_to_server, NotificationServicer(many.notifications)
             ),
         }
-        address = f"{settings.host}:{settings.port}"
-        server = rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=settings.drain_seconds)
+        server = rpc.serve(
+            f"{settings.host}:{settings.port}",
+            servicers,
+            telemetry,
+            reflect=settings.reflection,
+            drain_seconds=settings.drain_seconds,
+            door=MeshDoor.of(tls),
+        )
         async with work, server as port:
-            instance = _instance(settings, router_id, port)
+            instance = records.instance("router", settings, router_id, grpc_port=port, capacity=settings.capacity)
             async with registry.register(instance) as registration:
                 try:
                     yield instance
@@ -137,17 +160,3 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
                     await service.drain(settings.drain_seconds)
                     await many.acknowledgements.idle(settings.drain_seconds)
                     await redispatch.note_all(links)
-
-
-def _instance(settings: RouterSettings, router_id: str, port: int) -> Instance:
-    started = Timestamp()
-    started.GetCurrentTime()
-    return Instance(
-        service="router",
-        instance_id=router_id,
-        grpc_address=f"{settings.advertised_host}:{port}",
-        zone=settings.zone,
-        capacity=settings.capacity,
-        start_time=started,
-        version=VERSION,
-    )

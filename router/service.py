@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 from typing import Any, NamedTuple
 
 import grpc
 import structlog
 
 from mesh import errors
+from router import credit
 from router.append import AppendPipeline
 from router.link import TELL_SECONDS, EdgeLink, LinkLostError
 from router.links import Links
@@ -18,6 +20,8 @@ from tidings.router.v1.link_pb2 import LinkRequest, LinkResponse, LinkWelcome
 from tidings.router.v1.link_pb2_grpc import LinkServiceServicer
 
 PROTOCOL_VERSION = 1
+_SPEAK_TURNS = 20  # of TELL_SECONDS: once a second, as LinkResponse.credit says
+_GRANT_TURNS = 5
 _LAST_ANSWERS_SECONDS = 5.0  # how long an edge that says no more may wait for what it asked
 _log = structlog.get_logger(__name__)
 Context = Any  # grpc.aio.ServicerContext[LinkRequest, LinkResponse]; the generated servicer has another type for it
@@ -37,10 +41,18 @@ class LinkServicer(LinkServiceServicer):
 
     Args:
         bounds: of what one link is to be told.
+        budget: most envelopes that all edges together may have unanswered.
     """
 
     def __init__(
-        self, router_id: str, links: Links, pipeline: AppendPipeline, receipts: Receipts, meters: Meters, bounds: Bounds
+        self,
+        router_id: str,
+        links: Links,
+        pipeline: AppendPipeline,
+        receipts: Receipts,
+        meters: Meters,
+        bounds: Bounds,
+        budget: int,
     ) -> None:
         self._router_id = router_id
         self._links = links
@@ -48,6 +60,7 @@ class LinkServicer(LinkServiceServicer):
         self._receipts = receipts
         self._meters = meters
         self._bounds = bounds
+        self._budget = budget
         self._leaving = False
 
     async def Link(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
@@ -73,11 +86,16 @@ class LinkServicer(LinkServiceServicer):
             _log.info("link down", edge=link.edge_id)
 
     async def tell_all(self) -> None:
-        """Now and then say what has been acted on, also to edges to which nothing else is said; until cancelled."""
-        while True:
+        """Now and then say what has been acted on, also to edges to which nothing else is said, and what they may ask; until
+        cancelled."""
+        for turn in itertools.count():
             await asyncio.sleep(TELL_SECONDS)
             for link in self._links:
                 link.tell()
+                if turn % _SPEAK_TURNS == 0:
+                    link.speak()
+            if turn % _GRANT_TURNS == 0:
+                self._grant()
 
     async def drain(self, within: float) -> None:
         """Announce the leaving, finish what edges have sent until they heard of it, then end the streams."""
@@ -105,12 +123,21 @@ class LinkServicer(LinkServiceServicer):
         if self._leaving:
             raise errors.unavailable("this router leaves: link with the others")
         link = EdgeLink(hello.hello.edge_id, Outbox(*self._bounds), self._meters)
+        link.grant(self._share(len(self._links) + 1))
         welcome = LinkWelcome(router_id=self._router_id, protocol_version=PROTOCOL_VERSION)
         await context.write(link.outbox.first(LinkResponse(processed_sequence=hello.sequence, welcome=welcome)))
         snapshot = await _first(context, "online_snapshot")
         self._links.enter(link, snapshot.online_snapshot)
         link.received(snapshot.sequence, tell_now=True)
         return link
+
+    def _share(self, links: int) -> int:
+        return credit.share(self._budget, links, self._pipeline.fullness)
+
+    def _grant(self) -> None:
+        share = self._share(len(self._links))
+        for link in self._links:
+            link.grant(share)
 
     async def _read(self, link: EdgeLink, context: Context) -> None:
         while (request := await _heard(context)) is not None:

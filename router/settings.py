@@ -14,6 +14,9 @@ class RouterSettings(ServiceSettings):
     capacity: int = Field(0, ge=0, description="how much work it takes, relative to its siblings; 0 means unset")
 
     append_queue: int = Field(20_000, ge=1, description="messages waiting to be stored; when full, links are read no further")
+    envelope_budget: int = Field(
+        20_000, ge=1, description="envelopes that edges may have unanswered here, all together; no more than append_queue"
+    )
     append_batch: int = Field(500, ge=1, le=1000, description="most messages in one append to the store")
     cached_members: int = Field(1_000_000, ge=1, description="members kept in memory, over all cached conversations")
 

@@ -14,7 +14,6 @@ from router.meters import Meters
 from router.typists import Typists
 from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_PRESENCE, ClientEnvelope
 
-MOST_MEMBERS = 100  # past this, typing costs more than it tells
 _TICK_SECONDS = 0.5
 _LOAD_SECONDS = 1.0  # a notice that must wait longer for a conversation is out of date
 _QUEUE = 10_000
@@ -71,7 +70,7 @@ class TypingNotices:
             link.refuse(envelope, errors.invalid_chat_id(envelope.typing.conversation_id))
         elif envelope.user_ordinal not in conversation:
             link.refuse(envelope, errors.not_a_member(conversation.conversation_id))
-        elif len(conversation) <= MOST_MEMBERS and self._news(envelope):
+        elif not conversation.large and self._news(envelope):
             self._tell(conversation, envelope.user_ordinal, is_typing=envelope.typing.typing)
 
     def _news(self, envelope: ClientEnvelope) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
+from mesh.errors import TidingsError
 from scheduler.ports import NotificationStore
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as store
@@ -33,6 +34,13 @@ class Claims:
     async def release(self, claims: Sequence[store.Claim]) -> None:
         """Give these up; what isn't over is due again."""
         await self._store.release(store.ReleaseNotificationsRequest(claims=claims))
+
+    async def fail(self, claim: store.Claim, error: Exception) -> None:
+        """Give one up that can't be worked on for a reason nobody foresaw; it is due again after a while, or put aside."""
+        failed = store.FailedRun(claim=claim, reason="INTERNAL", detail=f"an unforeseen fault: {error!r}")
+        if isinstance(error, TidingsError):
+            failed.reason, failed.detail = error.reason, error.message
+        await self._store.release(store.ReleaseNotificationsRequest(failed_runs=[failed]))
 
     async def expire(self, claimed: store.StoredNotification) -> None:
         """End one whose time is over."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mesh.errors import TidingsError
+from mesh.patience import PASSING
 from mesh.times import microseconds
 from scheduler.claims import Claims, claim_of
 from scheduler.handover import Handover
@@ -112,10 +113,17 @@ class DueLoop:
             if holds and microseconds(claimed.spec.expire_time) <= self._clock():
                 await self._claims.expire(claimed)
                 return False
-        except TidingsError as error:
-            self._handover.give_back([claim_of(claimed)], f"its next occurrence can't be made: {error.message}")
-            return False
-        except Exception:  # its own: it harms no other, and is tried again when its lease has run out
-            _log.exception("not prepared", notification=claimed.notification_id)
+        except Exception as error:  # its own: it harms no other
+            if isinstance(error, TidingsError) and error.code in PASSING:
+                self._handover.give_back([claim_of(claimed)], f"its next occurrence can't be made: {error.message}")
+            else:
+                await self._fail(claimed, error)
             return False
         return holds
+
+    async def _fail(self, claimed: StoredNotification, error: Exception) -> None:
+        _log.error("not prepared", notification=claimed.notification_id, exc_info=error)
+        try:
+            await self._claims.fail(claim_of(claimed), error)
+        except TidingsError as refusal:
+            _log.warning("not given up; its lease runs out", notification=claimed.notification_id, error=refusal.message)

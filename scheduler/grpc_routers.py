@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import grpc
 
-from mesh import errors, rpc
-from mesh.nodes import Node, NodePool
+from mesh import errors
+from mesh.node import Node
+from mesh.nodes import NodePool
 from tidings.router.v1 import notification_pb2 as router
 from tidings.router.v1.notification_pb2_grpc import NotificationServiceStub
 from tidings.store.v1.notification_pb2 import Claim
@@ -34,7 +35,7 @@ class GrpcRouter:
         """See `Router`."""
         parts = [router.StartNotification(notification_id=one.notification_id, fence=one.fence) for one in claims]
         request = router.StartNotificationsRequest(notifications=parts)
-        with _named_errors():
+        with _judged(self._node, self._within):
             response = await self._node.stub(NotificationServiceStub).StartNotifications(request, timeout=self._within)
         return set(response.refused_notification_ids)
 
@@ -45,15 +46,15 @@ class GrpcRouter:
     async def refresh(self, notification_ids: Sequence[str]) -> None:
         """See `Router`."""
         request = router.RefreshNotificationsRequest(notification_ids=notification_ids)
-        with _named_errors():
+        with _judged(self._node, _REFRESH_SECONDS):
             await self._node.stub(NotificationServiceStub).RefreshNotifications(request, timeout=_REFRESH_SECONDS)
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
-    """Also of a router that left since it was chosen: its channel takes no new call."""
+def _judged(node: Node, within: float) -> Iterator[None]:
+    """See `Node.judged`; also of a router that left since it was chosen: its channel takes no new call."""
     try:
-        with rpc.named_errors():
+        with node.judged(within):
             yield
     except grpc.aio.UsageError as error:
         raise errors.unavailable("this router left") from error

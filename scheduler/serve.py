@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from mesh import process, rpc, times
+from mesh import process, records, rpc, times
 from mesh.business import BusinessDoor
+from mesh.mutual_tls import MutualTls
 from mesh.naming import new_instance_id
 from mesh.nodes import NodePool
 from mesh.registry import Registry
@@ -36,8 +37,6 @@ from scheduler.watches import Watches
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.scheduler.v1.scheduler_pb2_grpc import add_NotificationServiceServicer_to_server
 
-VERSION = "0.1.0"
-
 
 @asynccontextmanager
 async def serve(
@@ -49,11 +48,11 @@ async def serve(
         clock: microseconds since 1970.
     """
     scheduler_id = new_instance_id("scheduler")
-    meters = Meters(telemetry)
+    meters, tls = Meters(telemetry), MutualTls.of("scheduler", settings)
     async with (
-        NodePool.open(registry, "store", telemetry, meters.retried) as stores,
-        NodePool.open(registry, "tagsvc", telemetry, meters.retried) as tags,
-        NodePool.open(registry, "router", telemetry, meters.retried) as router_pool,
+        NodePool.open(registry, "store", telemetry, meters.retried, tls) as stores,
+        NodePool.open(registry, "tagsvc", telemetry, meters.retried, tls) as tags,
+        NodePool.open(registry, "router", telemetry, meters.retried, tls) as router_pool,
     ):
         store, users = GrpcNotificationStore(stores), GrpcUsers(stores)
         routers = GrpcRouters(router_pool, settings.handover_seconds)
@@ -86,7 +85,7 @@ async def serve(
         )
         work = process.background(due.run(), hints.run(), watches.run())
         async with work, server as port:
-            instance = _instance(settings, scheduler_id, port)
+            instance = records.instance("scheduler", settings, scheduler_id, grpc_port=port)
             async with registry.register(instance) as registration:
                 try:
                     yield instance
@@ -96,15 +95,3 @@ async def serve(
                     watches.close()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(due.stop(), settings.drain_seconds)
-
-
-def _instance(settings: SchedulerSettings, scheduler_id: str, port: int) -> Instance:
-    instance = Instance(
-        service="scheduler",
-        instance_id=scheduler_id,
-        grpc_address=f"{settings.advertised_host}:{port}",
-        zone=settings.zone,
-        version=VERSION,
-    )
-    instance.start_time.GetCurrentTime()
-    return instance

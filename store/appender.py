@@ -2,7 +2,7 @@
 
 One task drains one queue: whatever waits becomes one transaction. Fairness is first come, first served. A fault that may pass is
 retried without end, because a repeat of a stored entry is recognised by its client_msg_id; callers feel it as backpressure. Data
-that can't be stored is found by trying entry by entry, and refused alone.
+that can't be stored is found by trying halves, in order, and refused alone: its neighbours cost a few transactions more, once.
 """
 
 import asyncio
@@ -83,16 +83,14 @@ class Appender:
     async def _stored(self, drafts: Sequence[Draft]) -> list[Outcome]:
         try:
             return await self._attempted(drafts)
-        except Exception:
-            _log.exception("a batch can't be stored as a whole; trying its entries one by one", entries=len(drafts))
-        return [await self._stored_alone(draft) for draft in drafts]
-
-    async def _stored_alone(self, draft: Draft) -> Outcome:
-        try:
-            return (await self._attempted([draft]))[0]
-        except Exception as error:
-            _log.error("entry refused", conversation=draft.conversation_id, client_msg_id=draft.client_msg_id, error=repr(error))
-            return Outcome(refusal=Refusal.INTERNAL)
+        except Exception as fault:
+            if len(drafts) == 1:
+                [draft] = drafts
+                _log.exception("entry refused", conversation=draft.conversation_id, client_msg_id=draft.client_msg_id)
+                return [Outcome(refusal=Refusal.INTERNAL)]
+            _log.warning("a batch can't be stored as a whole; trying its halves", entries=len(drafts), fault=repr(fault)[:300])
+        middle = len(drafts) // 2
+        return await self._stored(drafts[:middle]) + await self._stored(drafts[middle:])
 
     async def _attempted(self, drafts: Sequence[Draft]) -> list[Outcome]:
         async for attempt in stamina.retry_context(on=PassingError, attempts=None, timeout=None, wait_initial=0.02, wait_max=2.0):

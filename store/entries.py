@@ -18,7 +18,7 @@ _COLUMNS = """
 """
 _LOG = Statement(
     """
-    SELECT conversations.last_seq, conversations.retained_from_seq, members.visible_from_seq
+    SELECT conversations.last_seq, conversations.retained_from_seq, conversations.last_entry_at, members.visible_from_seq
     FROM conversations
     LEFT JOIN members
       ON members.conversation_id = conversations.conversation_id AND members.user_ordinal = :user_ordinal
@@ -35,6 +35,31 @@ _RANGES = Statement(
     """,  # noqa: S608  (columns of ours)
     ranges="conversation_id text, first_seq integer, final_seq integer",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which page of which log. User 0 sees all that is kept.
+
+    Attributes:
+        seq: where the page is to begin, without the entry itself.
+        newer: towards newer entries, else towards older ones.
+    """
+
+    conversation_id: str
+    user_ordinal: int
+    seq: int
+    newer: bool
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The first and the last entry that a user could read of a log, and when the last one was stored."""
+
+    first_seq: int
+    last_seq: int
+    last_entry_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +81,48 @@ class Range:
     final: int
 
 
-def list_after(connection: Connection, conversation_id: str, user_ordinal: int, after_seq: int, page_size: int) -> Page:
-    """Entries with a seq above `after_seq`, from there on; ordinal 0 sees all that is kept.
+def list_entries(connection: Connection, question: Question) -> Page:
+    """A page of one log.
 
     Raises:
         TidingsError: INVALID_CHAT_ID, NOT_A_MEMBER.
     """
-    last_seq, first_available = _bounds(connection, conversation_id, user_ordinal)
-    first = max(after_seq + 1, first_available)
-    final = min(first + page_size - 1, last_seq)
-    entries = within_bytes(read(connection, [Range(conversation_id, first, final)]))
-    reached = entries[-1].seq if entries else final
-    return Page(entries, last_seq, first_available, has_more=reached < last_seq)
+    bounds = bounds_of(connection, question)
+    return page(question, bounds, read(connection, [span(question, bounds)]))
 
 
-def list_before(connection: Connection, conversation_id: str, user_ordinal: int, before_seq: int, page_size: int) -> Page:
-    """Entries with a seq below `before_seq`, the newest of them; otherwise as `list_after`."""
-    last_seq, first_available = _bounds(connection, conversation_id, user_ordinal)
-    final = min(before_seq - 1, last_seq)
-    first = max(final - page_size + 1, first_available)
-    entries = within_bytes(reversed(read(connection, [Range(conversation_id, first, final)])))[::-1]
-    reached = entries[0].seq if entries else first
-    return Page(entries, last_seq, first_available, has_more=reached > first_available)
+def bounds_of(connection: Connection, question: Question) -> Bounds:
+    """What the user could read of the log; raises as `list_entries`."""
+    name, user_ordinal = question.conversation_id, question.user_ordinal
+    row = _LOG(connection, conversation_id=name, user_ordinal=min(user_ordinal, MAX_SEQ)).one_or_none()
+    if row is None:
+        raise errors.invalid_chat_id(name)
+    if user_ordinal == 0:
+        return Bounds(row.retained_from_seq, row.last_seq, row.last_entry_at)
+    if row.visible_from_seq is None:
+        raise errors.not_a_member(name)
+    return Bounds(max(row.visible_from_seq, row.retained_from_seq), row.last_seq, row.last_entry_at)
+
+
+def span(question: Question, bounds: Bounds) -> Range:
+    """The entries that a page may hold."""
+    if question.newer:
+        first = max(question.seq + 1, bounds.first_seq)
+        return Range(question.conversation_id, first, min(first + question.page_size - 1, bounds.last_seq))
+    final = min(question.seq - 1, bounds.last_seq)
+    return Range(question.conversation_id, max(final - question.page_size + 1, bounds.first_seq), final)
+
+
+def page(question: Question, bounds: Bounds, found: Sequence[Entry]) -> Page:
+    """The page of what was found in the span: as much of it as a page may hold, from the side the question names."""
+    wanted = span(question, bounds)
+    if question.newer:
+        entries = within_bytes(found)
+        reached = entries[-1].seq if entries else wanted.final
+        return Page(entries, bounds.last_seq, bounds.first_seq, has_more=reached < bounds.last_seq)
+    entries = within_bytes(reversed(found))[::-1]
+    reached = entries[0].seq if entries else wanted.first
+    return Page(entries, bounds.last_seq, bounds.first_seq, has_more=reached > bounds.first_seq)
 
 
 def read(connection: Connection, ranges: Sequence[Range]) -> list[Entry]:
@@ -100,18 +145,6 @@ def within_bytes(entries: Iterable[Entry], limit: int = PAGE_BYTES) -> list[Entr
             break
         taken.append(entry)
     return taken
-
-
-def _bounds(connection: Connection, conversation_id: str, user_ordinal: int) -> tuple[int, int]:
-    """Last seq of a log, and the first that the user could read."""
-    row = _LOG(connection, conversation_id=conversation_id, user_ordinal=min(user_ordinal, MAX_SEQ)).one_or_none()
-    if row is None:
-        raise errors.invalid_chat_id(conversation_id)
-    if user_ordinal == 0:
-        return row.last_seq, row.retained_from_seq
-    if row.visible_from_seq is None:
-        raise errors.not_a_member(conversation_id)
-    return row.last_seq, max(row.visible_from_seq, row.retained_from_seq)
 
 
 def _entry(row: Any) -> Entry:

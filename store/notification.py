@@ -9,6 +9,7 @@ from store.notification_life import Action, State, after
 from store.recipient_blocks import Counts
 
 GRACE = 5_000_000  # an owner may go on so long past the expiry, to write what it did: then it is ended without it
+RETRY = 1_000_000  # microseconds before it is due again after its owner failed; twice as long after each further failure
 
 
 class ActionRefusedError(Exception):
@@ -27,10 +28,11 @@ class Notification:
         lease_owner: who claimed it, for logs; None without an owner.
         lease_until: up to then it has an owner; a time in the past without one.
         counts: totals of its bitmaps.
-        reason: why it FAILED.
+        reason: why it FAILED, or why it is held back.
         started_at: when the first recipient was sent it.
         status_report: the contract's number.
         estimated_audience: how many its audience had at upload.
+        failures: how often its owners failed since anybody was last sent it.
         recipients_kept: whether its bitmaps are there; its totals always are.
         settled: whether it is known whom it is for, were it nobody.
         awaits_next: whether the next occurrence of its series may yet be made.
@@ -57,6 +59,7 @@ class Notification:
     finished_at: int | None
     status_report: int
     estimated_audience: int
+    failures: int
     recipients_kept: bool
     settled: bool
     awaits_next: bool
@@ -70,6 +73,11 @@ class Notification:
     def awaited(self) -> bool:
         """Whether somebody may still get it, or it isn't known who might."""
         return not self.settled or self.counts.delivered + self.counts.failed < self.counts.expansion
+
+    @property
+    def held_back(self) -> bool:
+        """Whether it is paused because its owners failed, not because a business wants it."""
+        return self.state is State.PAUSED and bool(self.reason)
 
     def claimed(self, claimer_id: str, until: int) -> "Notification":
         """Given to an owner under a new fence. What is paused goes only when it has expired, and only to make the next one."""
@@ -99,7 +107,8 @@ class Notification:
         """Its parts have grown; that may end it. Late acknowledgements come here too, when it is over."""
         counts = self.counts.plus(more)
         started_at = now if counts.sent and self.started_at is None else self.started_at
-        grown = replace(self, counts=counts, started_at=started_at)
+        failures = 0 if more.sent else self.failures
+        grown = replace(self, counts=counts, started_at=started_at, failures=failures)
         settled = counts.delivered + counts.failed == counts.expansion > 0
         return grown._over(Action.SETTLE, now) if settled and not self.state.over else grown
 
@@ -109,23 +118,38 @@ class Notification:
 
     def failed(self, reason: str, now: int) -> "Notification":
         """Over because it can't be sent."""
-        return replace(self, reason=reason)._over(Action.FAIL, now)
+        return replace(self._over(Action.FAIL, now), reason=reason)
+
+    def failed_run(self, reason: str, most: int, now: int) -> "Notification":
+        """Its owner failed: due again after a while; held back after every `most` failures, or over for good when it has expired
+        by then. No next occurrence is made of what is over so."""
+        tried = replace(self, failures=self.failures + 1)
+        turn = tried.failures % most
+        if turn:
+            return tried.released(now + RETRY * 2 ** (turn - 1))
+        if self.expire_at <= now:
+            return replace(tried, awaits_next=False).failed(reason, now)
+        return replace(tried.paused(), reason=reason)
+
+    def given_up(self, now: int) -> "Notification":
+        """What was held back has failed for good."""
+        return replace(self, awaits_next=False).failed(self.reason, now)
 
     def cancelled(self, now: int) -> "Notification":
         """Over because somebody said so."""
         return replace(self, fence=self.fence + 1)._over(Action.CANCEL, now)
 
     def paused(self) -> "Notification":
-        """Held back: its owner is out. What is paused already stays as it is."""
+        """Nobody is sent it: its owner is out. What is paused already stays as it is, but is not only held back any more."""
         state = self._after(Action.PAUSE)
         if self.state is State.PAUSED:
-            return self
+            return replace(self, reason="")
         return replace(self, state=state, fence=self.fence + 1, lease_owner=None, lease_until=0)
 
     def resumed(self, now: int) -> "Notification":
         """Let go on: what was being sent is due now, the rest when its send time has passed."""
         state = self._after(Action.RESUME_SENT if self.counts.sent else Action.RESUME_UNSENT)
-        return replace(self, state=state, lease_until=now)
+        return replace(self, state=state, lease_until=now, reason="")
 
     def prioritized(self, priority: int) -> "Notification":
         """With another priority."""
@@ -144,7 +168,7 @@ class Notification:
         return replace(self, awaits_next=False)
 
     def _over(self, action: Action, now: int) -> "Notification":
-        return replace(self, state=self._after(action), lease_owner=None, lease_until=0, finished_at=now)
+        return replace(self, state=self._after(action), lease_owner=None, lease_until=0, finished_at=now, reason="")
 
     def _after(self, action: Action) -> State:
         state = after(self.state, action)

@@ -6,7 +6,15 @@ from functools import partial
 from sqlalchemy import Connection
 
 from mesh import errors
-from store import notification_codec, notification_names, notification_requests, notification_rows, notification_uploads
+from store import (
+    dead_letters,
+    notification_codec,
+    notification_names,
+    notification_requests,
+    notification_rows,
+    notification_uploads,
+)
+from store.dead_letter import Kind
 from store.notification import ActionRefusedError, Notification
 from store.notification_requests import Request
 from store.sql import Statement
@@ -19,6 +27,7 @@ _NEEDED = "pausing and cancelling need one that isn't over, resuming a paused on
 _END_SERIES = Statement(
     """
     UPDATE notifications SET fence = fence + 1, awaits_next = 0, lease_owner = NULL, lease_until = 0,
+      reason = CASE WHEN state <= 4 THEN '' ELSE reason END,
       finished_at = CASE WHEN state <= 4 THEN :now ELSE finished_at END,
       state = CASE WHEN state <= 4 THEN 6 ELSE state END
     WHERE series_id <> '' AND series_id = :series_id AND (state <= 4 OR awaits_next = 1)
@@ -57,8 +66,8 @@ def pause() -> Change:
 
 
 def resume() -> Change:
-    """Lets it go on."""
-    return partial(_change, how=Notification.resumed)
+    """Lets it go on, also what was held back: then it isn't put aside any more."""
+    return _resume
 
 
 def prioritize(priority: int) -> Change:
@@ -69,6 +78,13 @@ def prioritize(priority: int) -> Change:
 def reschedule(send_at: int, expire_at: int | None) -> Change:
     """Moves it; None moves the expiry along."""
     return partial(_change, how=partial(_rescheduled, send_at=send_at, expire_at=expire_at))
+
+
+def _resume(connection: Connection, one: Notification, now: int) -> Notification:
+    after = _change(connection, one, now, Notification.resumed)
+    if one.held_back:
+        dead_letters.forget(connection, Kind.NOTIFICATION, one.notification_id)
+    return after
 
 
 def _rescheduled(one: Notification, now: int, send_at: int, expire_at: int | None) -> Notification:

@@ -6,11 +6,13 @@ All functions raise TidingsError, mostly INVALID_FIELD: see `store.notification_
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh import errors
+from store import dead_letter_codec
 from store import notification_checks as bounds
 from store import notification_control as control
 from store.notification import Notification
 from store.notification_control import Change
 from store.notification_creation import Expansion, NewNotification
+from store.notification_failures import FailedRun
 from store.notification_life import State
 from store.notification_lists import Filter
 from store.notification_progress import Delivery, Step
@@ -79,6 +81,7 @@ def _scheduled(request: pb.CreateNotificationRequest, now: int) -> Notification:
         finished_at=None,
         status_report=_status_report(spec.status_report),
         recipients_kept=True,
+        failures=0,
         estimated_audience=bounds.number("estimated_audience", request.estimated_audience),
         settled=False,
         awaits_next=bool(request.series_id),
@@ -163,6 +166,16 @@ def step(message: pb.Progress) -> Step:
         failed=split(bounds.bitmap("progress.failed_ordinals", message.failed_ordinals)),
         finish=bounds.finish_state(message.finish_state),
         reason=bounds.reason(message.reason),
+    )
+
+
+def failed_run(message: pb.FailedRun) -> FailedRun:
+    """What an owner could not do."""
+    return FailedRun(
+        notification_id=_askable(message.claim.notification_id),
+        fence=message.claim.fence,
+        reason=dead_letter_codec.reason(message.reason),
+        detail=bounds.reason(message.detail),
     )
 
 

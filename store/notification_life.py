@@ -47,7 +47,7 @@ class Action(Enum):
     SETTLE = "everybody has it or can't be sent it"
     EXPIRE_UNSENT = "expired, nobody sent it"
     EXPIRE_SENT = "expired, somebody sent it"
-    FAIL = "given up by its owner"
+    FAIL = "given up by its owner, or by an operator while held back"
 
 
 # Resuming what nobody was sent makes it SCHEDULED again, so that it never goes out before its time, however it was moved meanwhile.
@@ -86,7 +86,7 @@ _TABLE: Mapping[Action, Mapping[State, State]] = {
         State.PAUSED: State.EXPIRED,
     },
     Action.EXPIRE_SENT: {State.SENDING: State.COMPLETED, State.PAUSED: State.COMPLETED},
-    Action.FAIL: {State.EXPANDING: State.FAILED, State.SENDING: State.FAILED},
+    Action.FAIL: {State.EXPANDING: State.FAILED, State.SENDING: State.FAILED, State.PAUSED: State.FAILED},
 }
 
 

@@ -15,7 +15,7 @@ from store.sql import Statement
 COLUMNS = """
     notification_id, state, priority, send_at, expire_at, type, series_id, occurrence, request_id, request_digest, created_at,
     fence, lease_owner, lease_until, snapshot_version, expansion, sent, delivered, failed, reason, started_at, finished_at,
-    status_report, estimated_audience, recipients_kept, settled, awaits_next
+    status_report, estimated_audience, failures, recipients_kept, settled, awaits_next
 """
 _COUNTS = COLUMNS.split().index("expansion,")  # where they begin
 _FLAGS = 3  # at the end
@@ -37,7 +37,7 @@ _INSERT = text(
     INSERT INTO notifications ({COLUMNS})
     VALUES (:notification_id, :state, :priority, :send_at, :expire_at, :type, :series_id, :occurrence, :request_id, :request_digest,
       :created_at, :fence, :lease_owner, :lease_until, :snapshot_version, :expansion, :sent, :delivered, :failed, :reason,
-      :started_at, :finished_at, :status_report, :estimated_audience, :recipients_kept, :settled, :awaits_next)
+      :started_at, :finished_at, :status_report, :estimated_audience, :failures, :recipients_kept, :settled, :awaits_next)
     ON CONFLICT (notification_id) DO NOTHING
     """  # noqa: S608
 )
@@ -52,7 +52,7 @@ _RENEW = Statement(
 _CHANGING = (
     "state integer, priority integer, send_at integer, expire_at integer, fence integer, lease_owner text, lease_until integer, "
     "snapshot_version integer, expansion integer, sent integer, delivered integer, failed integer, reason text, "
-    "started_at integer, finished_at integer, settled integer, awaits_next integer"
+    "started_at integer, finished_at integer, failures integer, settled integer, awaits_next integer"
 )
 _SAVE = Statement(
     """
@@ -60,7 +60,7 @@ _SAVE = Statement(
       expire_at = changed.expire_at, fence = changed.fence, lease_owner = changed.lease_owner, lease_until = changed.lease_until,
       snapshot_version = changed.snapshot_version, expansion = changed.expansion, sent = changed.sent,
       delivered = changed.delivered, failed = changed.failed, reason = changed.reason, started_at = changed.started_at,
-      finished_at = changed.finished_at, settled = changed.settled, awaits_next = changed.awaits_next
+      finished_at = changed.finished_at, failures = changed.failures, settled = changed.settled, awaits_next = changed.awaits_next
     FROM {changed}
     WHERE notifications.notification_id = changed.notification_id
     """,
@@ -143,6 +143,7 @@ def _values(one: Notification) -> dict[str, object]:
         "reason": one.reason,
         "started_at": one.started_at,
         "finished_at": one.finished_at,
+        "failures": one.failures,
         "settled": int(one.settled),
         "awaits_next": int(one.awaits_next),
     }

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from store import entries, sync
 from store.model import Advance, Draft, Moved, Outcome
 
 T = TypeVar("T")
@@ -45,6 +46,24 @@ class MessageLog(Protocol):
 
     async def advance(self, advances: Sequence[Advance]) -> list[Moved]:
         """Move marks and cursors forward in one transaction; gives what moved, in order.
+
+        Raises:
+            TidingsError: UNAVAILABLE when the database stays away.
+        """
+
+
+class History(Protocol):
+    """Reads entries. `DatabaseHistory` and `RecentHistory` implement it, with equal answers."""
+
+    async def list_entries(self, question: entries.Question) -> entries.Page:
+        """A page of one log.
+
+        Raises:
+            TidingsError: INVALID_CHAT_ID, NOT_A_MEMBER; UNAVAILABLE when the database stays away.
+        """
+
+    async def sync_devices(self, questions: Sequence[sync.Question]) -> list[sync.SyncPage]:
+        """What devices missed, one page per question, in order.
 
         Raises:
             TidingsError: UNAVAILABLE when the database stays away.

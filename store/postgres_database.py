@@ -1,5 +1,6 @@
 """PostgreSQL, or what speaks its protocol: a pool of connections by SQLAlchemy and psycopg."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -18,10 +19,11 @@ _POOL_SECONDS = 5.0  # longest wait for a free connection
 
 
 class PostgresDatabase:
-    """See `store.ports.Database`."""
+    """See `store.ports.Database`. Reads leave a quarter of the connections to writes, which somebody waits for."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, connections: int) -> None:
         self._engine = engine
+        self._readers = asyncio.Semaphore(max(1, connections * 3 // 4))
         self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @classmethod
@@ -36,13 +38,13 @@ class PostgresDatabase:
             connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
         )
         try:
-            yield cls(engine)
+            yield cls(engine, connections)
         finally:
             await engine.dispose()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `store.ports.Database`."""
-        return await retrying(lambda: _transact(self._snapshots, work))
+        return await retrying(lambda: self._read_once(work))
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `store.ports.Database`."""
@@ -51,6 +53,10 @@ class PostgresDatabase:
     async def write_once(self, work: Callable[[Connection], T]) -> T:
         """As `write`, for a caller who does the retrying."""
         return await _transact(self._engine, work)
+
+    async def _read_once(self, work: Callable[[Connection], T]) -> T:
+        async with self._readers:
+            return await _transact(self._snapshots, work)
 
 
 async def _transact(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:

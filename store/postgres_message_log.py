@@ -52,29 +52,40 @@ WITH judged AS MATERIALIZED (
 SELECT accepted, seq, now, stored_seq, stored_at, membership_version, is_member FROM placed ORDER BY n
 """
 
+# Members are looked up one by one, by their key: a planner that joins would compare everybody in a batch with everybody in a group.
 _LOCK_MEMBERS = """
 SELECT 1
-FROM unnest(%b::text[], %b::bigint[]) AS wanted (conversation_id, user_ordinal)
-JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
-ORDER BY members.conversation_id, members.user_ordinal
-FOR UPDATE OF members
+FROM (
+  SELECT DISTINCT conversation_id COLLATE "C" AS conversation_id, user_ordinal
+  FROM unnest(%b::text[], %b::bigint[]) AS asked (conversation_id, user_ordinal)
+  ORDER BY 1, 2
+) AS wanted
+CROSS JOIN LATERAL (
+  SELECT 1 FROM members
+  WHERE members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
+  FOR UPDATE
+) AS locked
 """
 _ADVANCE = """
 WITH advances AS MATERIALIZED (
-  SELECT *, greatest(delivered_seq, read_seq) AS reached
+  SELECT asked.*, greatest(asked.delivered, asked.read) AS reached, logs.last_seq, marks.delivered_seq, marks.read_seq
   FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[])
-    AS advances (conversation_id, user_ordinal, device_id, delivered_seq, read_seq)
+    AS asked (conversation_id, user_ordinal, device_id, delivered, read)
+  CROSS JOIN LATERAL (
+    SELECT conversations.last_seq FROM conversations WHERE conversations.conversation_id = asked.conversation_id OFFSET 0
+  ) AS logs
+  LEFT JOIN LATERAL (
+    SELECT members.delivered_seq, members.read_seq FROM members
+    WHERE members.conversation_id = asked.conversation_id AND members.user_ordinal = asked.user_ordinal
+    OFFSET 0
+  ) AS marks ON true
 ), states AS MATERIALIZED (
   SELECT
-    wanted.*, conversations.last_seq, members.delivered_seq, members.read_seq,
-    greatest(members.delivered_seq, least(wanted.reached, conversations.last_seq)) AS delivered_now,
-    greatest(members.read_seq, least(wanted.read, conversations.last_seq)) AS read_now
-  FROM (
-    SELECT conversation_id, user_ordinal, max(reached) AS reached, max(read_seq) AS read
-    FROM advances GROUP BY conversation_id, user_ordinal
-  ) AS wanted
-  JOIN conversations ON conversations.conversation_id = wanted.conversation_id
-  LEFT JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
+    conversation_id, user_ordinal, last_seq, delivered_seq, read_seq,
+    greatest(delivered_seq, least(max(reached), last_seq)) AS delivered_now,
+    greatest(read_seq, least(max(read), last_seq)) AS read_now
+  FROM advances
+  GROUP BY conversation_id, user_ordinal, last_seq, delivered_seq, read_seq
 ), moved AS (
   UPDATE members SET delivered_seq = states.delivered_now, read_seq = states.read_now
   FROM states
@@ -82,14 +93,11 @@ WITH advances AS MATERIALIZED (
     AND (states.delivered_now > states.delivered_seq OR states.read_now > states.read_seq)
 ), cursors AS (
   INSERT INTO device_cursors (user_ordinal, device_id, conversation_id, seq)
-  SELECT advances.user_ordinal, advances.device_id, advances.conversation_id, max(least(advances.reached, conversations.last_seq))
+  SELECT user_ordinal, device_id, conversation_id, max(least(reached, last_seq))
   FROM advances
-  JOIN conversations ON conversations.conversation_id = advances.conversation_id
-  JOIN members
-    ON members.conversation_id = advances.conversation_id AND members.user_ordinal = advances.user_ordinal
-  WHERE advances.device_id <> '' AND least(advances.reached, conversations.last_seq) > 0
-  GROUP BY advances.user_ordinal, advances.device_id, advances.conversation_id
-  ORDER BY advances.user_ordinal, advances.device_id, advances.conversation_id
+  WHERE device_id <> '' AND delivered_seq IS NOT NULL AND least(reached, last_seq) > 0
+  GROUP BY user_ordinal, device_id, conversation_id
+  ORDER BY user_ordinal, device_id, conversation_id
   ON CONFLICT (user_ordinal, device_id, conversation_id)
   DO UPDATE SET seq = excluded.seq WHERE device_cursors.seq < excluded.seq
 )

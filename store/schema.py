@@ -168,6 +168,7 @@ notifications = Table(
     Column("status_report", SmallInteger, nullable=False),
     Column("recipients_kept", SmallInteger, nullable=False),  # 0 once its bitmaps are gone
     Column("estimated_audience", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),  # of its owners, since anybody was last sent it
     Column("settled", SmallInteger, nullable=False),  # 1 once it is known whom it is for, were it nobody
     Column("awaits_next", SmallInteger, nullable=False),  # 1 while the next occurrence of its series may yet be made
     # These three hold nothing of what is over: a claim is as quick among a million finished ones.
@@ -252,4 +253,29 @@ notification_requests = Table(
     Column("answer", LargeBinary, nullable=False),  # an encoded StoredNotification
     Column("created_at", BigInteger, nullable=False),
     Index("ix_notification_requests_created_at", "created_at"),
+)
+
+# Work that is put aside. A kind's subject is there once.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("dead_letter_id", key_text(), primary_key=True),
+    Column("kind", SmallInteger, nullable=False),
+    Column("subject", key_text(), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("reason", String(), nullable=False),
+    Column("detail", String(), nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("from_seq", BigInteger, nullable=False),
+    Column("to_seq", BigInteger, nullable=False),
+    Column("replaying", SmallInteger, nullable=False),
+    UniqueConstraint("kind", "subject"),
+    Index(
+        "ix_dead_letters_replaying",
+        "dead_letter_id",
+        postgresql_where=text("replaying = 1"),
+        sqlite_where=text("replaying = 1"),
+    ),
 )

@@ -1,24 +1,33 @@
 """The store's parts, built in order and closed in reverse."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mesh import naming, rpc
+from mesh import naming, records, rpc
+from mesh.mutual_tls import MeshDoor, MutualTls
+from mesh.open_cache import open_cache
 from mesh.process import background
 from mesh.registry import Registry
 from mesh.telemetry import Telemetry
 from mesh.times import DAY, clock
 from store.appender import Appender
+from store.database_history import DatabaseHistory
+from store.dead_letter import Policy
+from store.dead_letter_meters import DeadLetterMeters
+from store.dead_letter_replay import Replays
 from store.migrate import migrate
 from store.notification_sweeper import NotificationSweeper
-from store.ports import Database, MessageLog
+from store.ports import Database, History, MessageLog
 from store.postgres_database import PostgresDatabase
 from store.postgres_message_log import PostgresMessageLog
+from store.recent_history import RecentHistory, RecentLog
 from store.service_conversations import ConversationServicer
+from store.service_dead_letters import DeadLetterServicer
 from store.service_message_log import MessageLogServicer
 from store.service_notifications import NotificationStoreServicer
 from store.service_tag_log import TagLogServicer
@@ -31,6 +40,7 @@ from store.tag_log_checkpoints import Checkpoints
 from store.tag_log_feed import TagLogFeed
 from tidings.common.v1.instance_pb2 import Instance
 from tidings.store.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from tidings.store.v1.dead_letter_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from tidings.store.v1.message_log_pb2_grpc import add_MessageLogServiceServicer_to_server
 from tidings.store.v1.notification_pb2_grpc import add_NotificationStoreServiceServicer_to_server
 from tidings.store.v1.tag_log_pb2_grpc import add_TagLogServiceServicer_to_server
@@ -40,12 +50,21 @@ from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 @asynccontextmanager
 async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
     """Run one store until the context ends; gives its record."""
-    async with open_database(settings) as (database, log):
+    async with AsyncExitStack() as stack:
+        database, log = await stack.enter_async_context(open_database(settings))
         await database.write(migrate)
+        history: History = DatabaseHistory(database)
+        if settings.history_cache_entries:
+            cache = await stack.enter_async_context(open_cache(settings.cache, telemetry))
+            size = settings.history_cache_entries
+            history = recent = RecentHistory(database, cache, size, telemetry)
+            log = keeping = RecentLog(log, database, cache, size, recent.readership)
+            await stack.enter_async_context(background(keeping.run()))
         appender = Appender(log, telemetry)
         sweeper = Sweeper(database, clock, round(settings.resend_days * DAY))
         recipients = NotificationSweeper(database, clock, round(settings.report_days * DAY), round(settings.answer_days * DAY))
-        messages = MessageLogServicer(database, log, appender, clock)
+        messages = MessageLogServicer(database, log, appender, clock, history)
+        policy, letters = Policy(settings.notification_failures, settings.dead_letters), DeadLetterMeters(telemetry)
         feed = TagLogFeed(database)
         tags = TagLogServicer(database, feed, Checkpoints(database, clock))
         servicers: dict[str, rpc.AddServicer] = {
@@ -56,15 +75,20 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
             "tidings.store.v1.UserService": lambda server: add_UserServiceServicer_to_server(UserServicer(database, clock), server),
             "tidings.store.v1.TagLogService": lambda server: add_TagLogServiceServicer_to_server(tags, server),
             "tidings.store.v1.NotificationStoreService": lambda server: add_NotificationStoreServiceServicer_to_server(
-                NotificationStoreServicer(database, clock), server
+                NotificationStoreServicer(database, clock, letters, policy), server
+            ),
+            "tidings.store.v1.DeadLetterService": lambda server: add_DeadLetterServiceServicer_to_server(
+                DeadLetterServicer(database, Replays(database, log, clock), letters, policy, clock), server
             ),
         }
-        address, drain = f"{settings.host}:{settings.port}", settings.drain_seconds
+        options: dict[str, Any] = {"reflect": settings.reflection, "drain_seconds": settings.drain_seconds}
+        door = MeshDoor.of(MutualTls.of("store", settings))
         async with (
             background(appender.run(), sweeper.run(settings.sweep_seconds), recipients.run(settings.sweep_seconds), feed.run()),
-            rpc.serve(address, servicers, telemetry, reflect=settings.reflection, drain_seconds=drain) as port,
+            background(letters.run(database, settings.sweep_seconds)),
+            rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, door=door, **options) as port,
         ):
-            instance = _instance(settings, port)
+            instance = records.instance("store", settings, naming.new_instance_id("store"), grpc_port=port)
             try:
                 async with registry.register(instance):
                     yield instance
@@ -101,14 +125,3 @@ def _parse(text: str) -> URL:
     if url is None or url.drivername not in {"sqlite", "postgresql"} or not url.database:
         raise ValueError("database: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME")
     return url
-
-
-def _instance(settings: StoreSettings, port: int) -> Instance:
-    instance = Instance(
-        service="store",
-        instance_id=naming.new_instance_id("store"),
-        grpc_address=f"{settings.advertised_host}:{port}",
-        zone=settings.zone,
-    )
-    instance.start_time.GetCurrentTime()
-    return instance

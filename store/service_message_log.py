@@ -7,13 +7,12 @@ from typing import Any
 import grpc
 
 from mesh import errors
-from store import checks, codec, dispatch, entries
+from store import checks, codec, dispatch, entries, log_intake
 from store.append_stream import AppendStream
 from store.appender import Appender
-from store.model import MAX_SEQ, Advance, Moved
-from store.ports import Database, MessageLog
+from store.model import MAX_SEQ, Moved
+from store.ports import Database, History, MessageLog
 from store.sync import Question, Run, SyncPage, Token
-from store.sync_sql import sync_devices
 from tidings.common.v1 import conversation_pb2 as common
 from tidings.common.v1.error_pb2 import ErrorCode
 from tidings.store.v1 import message_log_pb2 as pb
@@ -31,10 +30,12 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
         log: for entries' and members' marks.
         appender: for entries.
         clock: microseconds since 1970.
+        history: for entries that are read.
     """
 
-    def __init__(self, database: Database, log: MessageLog, appender: Appender, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, log: MessageLog, appender: Appender, clock: Callable[[], int], history: History) -> None:
         self._database = database
+        self._history = history
         self._message_log = log
         self._appender = appender
         self._clock = clock
@@ -59,14 +60,7 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """A page of one log."""
-        name = checks.conversation_id(request.conversation_id)
-        size = checks.page_size(request.page_size)
-        which = request.WhichOneof("position")
-        if which == "after_seq":
-            work = partial(entries.list_after, after_seq=codec.seq(request.after_seq))
-        else:
-            work = partial(entries.list_before, before_seq=codec.seq(request.before_seq if which else MAX_SEQ))
-        page = await self._database.read(partial(work, conversation_id=name, user_ordinal=request.user_ordinal, page_size=size))
+        page = await self._history.list_entries(_page_question(request))
         return pb.ListEntriesResponse(
             entries=map(codec.log_entry, page.entries),
             last_seq=page.last_seq,
@@ -78,13 +72,13 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
         """What devices missed."""
         checks.listed("devices", request.devices)
         questions = [_question(device) for device in request.devices]
-        pages = await self._database.read(partial(sync_devices, questions=questions))
+        pages = await self._history.sync_devices(questions)
         return pb.SyncDevicesResponse(pages=map(_page, pages))
 
     async def AdvanceMarks(self, request: pb.AdvanceMarksRequest, context: Context) -> pb.AdvanceMarksResponse:
         """Moves marks forward."""
         checks.listed("advances", request.advances)
-        advances = [_advance(one) for one in request.advances]
+        advances = [log_intake.advance(one) for one in request.advances]
         moved = await self._message_log.advance(advances) if advances else []
         return pb.AdvanceMarksResponse(marks=map(_marks, moved))
 
@@ -107,18 +101,22 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
         return pb.MarkDispatchedResponse()
 
 
+def _page_question(request: pb.ListEntriesRequest) -> entries.Question:
+    name, size = checks.conversation_id(request.conversation_id), checks.page_size(request.page_size)
+    which = request.WhichOneof("position")
+    if which == "after_seq":
+        return entries.Question(name, request.user_ordinal, codec.seq(request.after_seq), newer=True, page_size=size)
+    before = codec.seq(request.before_seq) if which else MAX_SEQ
+    return entries.Question(name, request.user_ordinal, before, newer=False, page_size=size)
+
+
 def _positions(positions: Any) -> dict[str, int]:
     """The furthest position named for each conversation."""
     furthest: dict[str, int] = {}
     for position in positions:
-        name = _askable(position.conversation_id)
+        name = log_intake.askable(position.conversation_id)
         furthest[name] = max(furthest.get(name, 0), codec.seq(position.seq))
     return furthest
-
-
-def _askable(conversation_id: str) -> str:
-    """No id has a NUL, and PostgreSQL couldn't even be asked for one."""
-    return conversation_id.replace("\0", "?")
 
 
 def _question(device: pb.DeviceSync) -> Question:
@@ -145,14 +143,6 @@ def _run(run: Run) -> pb.ConversationRun:
         last_seq=run.last_seq,
         first_available_seq=run.first_available_seq,
         truncated=run.truncated,
-    )
-
-
-def _advance(one: pb.MarkAdvance) -> Advance:
-    if one.device_id:
-        checks.device_id("advances.device_id", one.device_id)
-    return Advance(
-        _askable(one.conversation_id), one.user_ordinal, one.device_id, codec.seq(one.delivered_seq), codec.seq(one.read_seq)
     )
 
 

@@ -1,25 +1,31 @@
 """tidings.store.v1.NotificationStoreService: contract in, one call, contract out."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import grpc
+import structlog
 
 from mesh.errors import TidingsError
 from mesh.times import timestamp
-from store import checks, notification_claims, notification_codec, notification_intake, notification_lists
+from store import checks, notification_claims, notification_codec, notification_failures, notification_intake, notification_lists
 from store import notification_checks as bounds
 from store import notification_creation as creation
 from store import notification_progress as progress
+from store.dead_letter import Policy
+from store.dead_letter_meters import DeadLetterMeters
 from store.notification import Notification
 from store.notification_control import control
+from store.notification_failures import FailedRun
+from store.notification_uploads import Stored
 from store.ports import Database
 from store.recipient_blocks import encode
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as pb
 from tidings.store.v1 import notification_pb2_grpc
 
+_log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -29,11 +35,21 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
     Args:
         database: where they are.
         clock: microseconds since 1970; it decides what is due.
+        meters: told what is put aside.
+        policy: when that is.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], int],
+        meters: DeadLetterMeters,
+        policy: Policy = Policy(),  # noqa: B008
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._meters = meters
+        self._policy = policy
 
     async def CreateNotification(self, request: pb.CreateNotificationRequest, context: Context) -> pb.CreateNotificationResponse:
         """Stores an upload."""
@@ -95,7 +111,7 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         await self._database.write(partial(notification_claims.end_expired, now=now))
         work = partial(notification_claims.claim, claimer_id=claimer_id, limit=limit, lease=lease, now=now)
         claimed = await self._database.write(work)
-        response = pb.ClaimNotificationsResponse(notifications=[notification_codec.stored(one, now) for one in claimed])
+        response = pb.ClaimNotificationsResponse(notifications=await self._readable(claimed, now))
         due = await self._database.read(notification_claims.next_due)
         if due is not None:
             response.next_due_time.CopyFrom(timestamp(due))
@@ -109,8 +125,12 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         claims = [
             (claim.notification_id, claim.fence) for claim in request.claims if bounds.is_notification_id(claim.notification_id)
         ]
+        checks.listed("failed_runs", request.failed_runs)
+        failed = [notification_intake.failed_run(run) for run in request.failed_runs]
         if claims:
             await self._database.write(partial(notification_claims.release, claims=claims, now=self._clock()))
+        if failed:
+            await self._fail(failed)
         return pb.ReleaseNotificationsResponse()
 
     async def SaveExpansion(self, request: pb.SaveExpansionRequest, context: Context) -> pb.SaveExpansionResponse:
@@ -173,6 +193,24 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         names = bounds.names(request.names)
         found = await self._database.read(partial(notification_lists.list_references, names=names)) if names else []
         return pb.ListReferencesResponse(notification_ids=found)
+
+    async def _readable(self, claimed: Sequence[Stored], now: int) -> list[pb.StoredNotification]:
+        """Those that can be given away: one that can't even be read holds up no other."""
+        messages, unreadable = [], []
+        for one in claimed:
+            try:
+                messages.append(notification_codec.stored(one, now))
+            except Exception as fault:
+                notification_id, fence = one.notification.notification_id, one.notification.fence
+                _log.exception("notification can't be read", notification=notification_id)
+                unreadable.append(FailedRun(notification_id, fence, "INTERNAL", f"its upload can't be read: {fault!r}"))
+        if unreadable:
+            await self._fail(unreadable)
+        return messages
+
+    async def _fail(self, runs: Sequence[FailedRun]) -> None:
+        work = partial(notification_failures.fail, runs=runs, policy=self._policy, now=self._clock())
+        self._meters.kept(await self._database.write(work))
 
 
 def _progress_result(result: progress.StepResult, now: int) -> pb.ProgressResult:

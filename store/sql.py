@@ -83,3 +83,4 @@ def take_turns(connection: Connection, lock: int) -> None:
 
 MIGRATION_LOCK = 0x7469_6401  # "tid" and a number: numbers that no other user of the same server is likely to take
 USERS_LOCK = 0x7469_6402
+DEAD_LETTERS_LOCK = 0x7469_6403

@@ -4,6 +4,9 @@ WAL with synchronous=FULL: a commit is on the disk before it is answered. Whatev
 piece under its own savepoint, so a flush of the disk serves all of them. The statements run on the event loop and only the commit,
 which waits for the disk, in a thread: Python's sqlite3 lets go of the interpreter at every row, and getting it back from a busy
 event loop takes longer than the row (measured: five times the transaction).
+
+A connection that met a fault nobody foresaw is not used again: a cursor that wasn't read to its end, which the traceback keeps,
+would hold it at the database as it was then.
 """
 
 import asyncio
@@ -18,8 +21,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from mesh.batching import Batcher, Closed
+from mesh.errors import TidingsError
 from store.ports import PassingError, T
-from store.retrying import retrying
+from store.retrying import passes, retrying
 
 _READERS = 2  # reading is mostly Python's work on the rows, which more threads don't make faster
 _READ_BUSY_SECONDS = 5.0  # how long a reader's thread waits for another process
@@ -48,6 +52,11 @@ class _Piece(Generic[T]):
     def broke(self) -> bool:
         """Whether `run` met a fault."""
         return self._error is not None
+
+    @property
+    def stumbled(self) -> bool:
+        """Whether that was one nobody foresaw."""
+        return self._error is not None and _unforeseen(self._error)
 
     def run(self, connection: Connection, *, alone: bool) -> None:
         """Write. One that isn't alone in its transaction leaves no trace when it breaks."""
@@ -131,6 +140,8 @@ class SqliteDatabase:
                     _check_open(connection)
             end = transaction.rollback if alone and pieces[0].broke else transaction.commit
             await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
+            if any(piece.stumbled for piece in pieces):
+                connection.invalidate()
         for piece in pieces:
             piece.committed()
 
@@ -153,8 +164,18 @@ def _check_open(connection: Connection) -> None:
 
 
 def _read(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
+    with engine.connect() as connection:
+        try:
+            with connection.begin():
+                return work(connection)
+        except Exception as error:
+            if _unforeseen(error):
+                connection.invalidate()
+            raise
+
+
+def _unforeseen(error: Exception) -> bool:
+    return not isinstance(error, TidingsError) and not passes(error)
 
 
 def _engine(path: Path, size: int, begin: str, busy_seconds: float) -> Engine:

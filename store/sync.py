@@ -57,12 +57,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a device stands in one conversation. `cursor` is None without one."""
+    """Where a device stands in one conversation. `cursor` is None without one, `last_entry_at` the time of entry `last_seq`."""
 
     last_seq: int
     first_available_seq: int
     visible_from_seq: int
     cursor: int | None
+    last_entry_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Fetches what devices missed: three statements for any number of devices, on one snapshot."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from store.entries import read
+from store.entries import Range, read
 from store.model import Entry
 from store.sql import Statement
 from store.sync import Budget, DevicePlan, Question, Standing, SyncPage, Token, page, plan, window
@@ -30,7 +31,7 @@ _PENDING = Statement(
 _STANDINGS = Statement(
     """
     SELECT wanted.n, wanted.conversation_id, conversations.last_seq, conversations.retained_from_seq, members.visible_from_seq,
-      cursors.seq AS cursor_seq
+      cursors.seq AS cursor_seq, conversations.last_entry_at
     FROM {wanted}
     JOIN members ON members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
     JOIN conversations ON conversations.conversation_id = wanted.conversation_id
@@ -42,13 +43,40 @@ _STANDINGS = Statement(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What makes the answer to several questions, before its entries are read; `budget` is what is left for them."""
+
+    plans: list[DevicePlan]
+    budget: Budget
+
+    @property
+    def ranges(self) -> list[Range]:
+        """What to read, each once."""
+        return list(dict.fromkeys(one for chosen in self.plans for one in chosen.ranges))
+
+
 def sync_devices(connection: Connection, questions: Sequence[Question]) -> list[SyncPage]:
     """One page per question, in order."""
+    plans = plan_devices(connection, questions)
+    return pages(plans, read(connection, plans.ranges))
+
+
+def plan_devices(connection: Connection, questions: Sequence[Question]) -> Plans:
+    """What these questions need to have read."""
     tokens = _tokens(connection, questions)
     standings = _standings(connection, questions, tokens)
     budget = Budget()
     plans = [plan(question, token, standings[n], budget) for n, (question, token) in enumerate(zip(questions, tokens, strict=True))]
-    return _pages(connection, plans, budget)
+    return Plans(plans, budget)
+
+
+def pages(plans: Plans, entries: Iterable[Entry]) -> list[SyncPage]:
+    """One page per question of what was read."""
+    found: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
+    for entry in entries:
+        found[entry.conversation_id][entry.seq] = entry
+    return [page(chosen, _cut(chosen, found), plans.budget) for chosen in plans.plans]
 
 
 def _tokens(connection: Connection, questions: Sequence[Question]) -> list[Token]:
@@ -70,17 +98,9 @@ def _standings(connection: Connection, questions: Sequence[Question], tokens: Se
         for conversation_id in window(question, token)
     ]
     standings: list[dict[str, Standing]] = [{} for _ in questions]
-    for n, name, last_seq, retained_from, visible_from, cursor in _STANDINGS(connection, wanted=wanted) if wanted else ():
-        standings[n][name] = Standing(last_seq, max(retained_from, visible_from), visible_from, cursor)
+    for n, name, last_seq, retained_from, visible_from, cursor, last_at in _STANDINGS(connection, wanted=wanted) if wanted else ():
+        standings[n][name] = Standing(last_seq, max(retained_from, visible_from), visible_from, cursor, last_at)
     return standings
-
-
-def _pages(connection: Connection, plans: Sequence[DevicePlan], budget: Budget) -> list[SyncPage]:
-    wanted = list(dict.fromkeys(one for chosen in plans for one in chosen.ranges))
-    found: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
-    for entry in read(connection, wanted):
-        found[entry.conversation_id][entry.seq] = entry
-    return [page(chosen, _cut(chosen, found), budget) for chosen in plans]
 
 
 def _cut(chosen: DevicePlan, found: dict[str, dict[int, Entry]]) -> dict[str, list[Entry]]:

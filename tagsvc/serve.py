@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from mesh import process, rpc
+from mesh import process, records, rpc
 from mesh.business import BusinessDoor
+from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.naming import new_instance_id
 from mesh.nodes import NodePool
 from mesh.registry import Registry
@@ -33,14 +34,12 @@ from tidings.common.v1.instance_pb2 import Instance
 from tidings.tag.v1.audience_pb2_grpc import add_AudienceServiceServicer_to_server
 from tidings.tag.v1.tag_pb2_grpc import add_TagServiceServicer_to_server
 
-VERSION = "0.1.0"
-
 
 @asynccontextmanager
 async def serve(settings: TagsvcSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
     """Serve until the context ends; gives the instance as registered. Calls are UNAVAILABLE until it has caught up with the log."""
-    meters = Meters(telemetry)
-    async with NodePool.open(registry, "store", telemetry, meters.retried) as pool:
+    meters, tls = Meters(telemetry), MutualTls.of("tagsvc", settings)
+    async with NodePool.open(registry, "store", telemetry, meters.retried, tls) as pool:
         store = GrpcStore(pool)
         journal = Journal(store, _bounds(settings))
         writer = Writer(store, journal, time.time_ns, settings.write_queue, settings.write_seconds, meters.appended)
@@ -61,10 +60,11 @@ async def serve(settings: TagsvcSettings, registry: Registry, telemetry: Telemet
         options: dict[str, Any] = {"reflect": settings.reflection, "drain_seconds": settings.drain_seconds}
         async with (
             process.background(journal.run(), writer.run(), checkpoints.run()),
-            rpc.serve(f"{settings.host}:{settings.mesh_port}", servicers, telemetry, **options) as mesh_port,
+            rpc.serve(f"{settings.host}:{settings.mesh_port}", servicers, telemetry, door=MeshDoor.of(tls), **options) as mesh_port,
             rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, door=BusinessDoor(settings), **options) as port,
         ):
-            instance = _instance(settings, mesh_port, port)
+            url = f"{settings.advertised_host}:{port}"
+            instance = records.instance("tagsvc", settings, new_instance_id("tagsvc"), grpc_port=mesh_port, public_url=url)
             async with registry.register(instance) as registration:
                 try:
                     yield instance
@@ -94,16 +94,3 @@ def _publish(telemetry: Telemetry, journal: Journal, writer: Writer, watches: Wa
     telemetry.gauge("tagsvc_write_queue", "Changes waiting to be logged", lambda: len(writer))
     telemetry.gauge("tagsvc_watchers", "Callers that watch snapshots", lambda: len(watches))
     telemetry.gauge("tagsvc_cached_users", "Users whose ordinals are held in memory", lambda: len(ordinals))
-
-
-def _instance(settings: TagsvcSettings, mesh_port: int, port: int) -> Instance:
-    instance = Instance(
-        service="tagsvc",
-        instance_id=new_instance_id("tagsvc"),
-        grpc_address=f"{settings.advertised_host}:{mesh_port}",
-        public_url=f"{settings.advertised_host}:{port}",
-        zone=settings.zone,
-        version=VERSION,
-    )
-    instance.start_time.GetCurrentTime()
-    return instance

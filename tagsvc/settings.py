@@ -14,7 +14,7 @@ class TagsvcSettings(BusinessSettings):
     model_config = environment("tagsvc")
 
     port: int = Field(9091, ge=0, le=65535, description="gRPC port for businesses, behind the door; 0 picks a free one")
-    mesh_port: int = Field(0, ge=0, le=65535, description="gRPC port for the mesh, without a door; 0 picks a free one")
+    mesh_port: int = Field(0, ge=0, le=65535, description="gRPC port for the mesh, open unless mesh_ca is set; 0 picks a free one")
 
     max_tags: int = Field(10_000, ge=1, description="tags there may be, and so many aliases, and so many combinations")
     kept_snapshots: int = Field(64, ge=1, description="newest snapshots that can be asked for")

@@ -2,7 +2,12 @@
 
 import signal
 
+import structlog
+
 
 def pytest_configure() -> None:
-    """Let SIGINT end what the tests start, also where they run in the background of a script, which ignores it for all below."""
+    """Let SIGINT end what the tests start, also where they run in the background of a script, which ignores it for all below; and
+    log plainly, as services do: the default draws a traceback for a second, on the event loop."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])

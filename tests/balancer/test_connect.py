@@ -179,7 +179,7 @@ async def test_a_bad_body_gets_a_named_error(start: Start, body: bytes, status: 
 
 
 async def test_pages_of_listed_origins_may_ask_and_read_refusals_too(start: Start) -> None:
-    async with start(origins=["https://chat.example"]) as balancer:
+    async with start(allowed_origins=["https://chat.example"]) as balancer:
         good, bad = {"Origin": "https://chat.example"}, {"Origin": "https://evil.example"}
         async with balancer.http.options(balancer.url(), headers=good) as response:
             assert response.status == 204
@@ -229,6 +229,8 @@ async def test_it_tells_its_health_and_counts_what_it_did(start: Start) -> None:
         assert 'connect_requests_total{outcome="OK"} 1.0' in text
         assert 'connect_requests_total{outcome="NO_CAPACITY"} 1.0' in text
         assert "balancer_edges" in text
+    async with start(admin_url="http://127.0.0.1:1") as balancer, balancer.http.get(balancer.url("/metrics")) as response:
+        assert response.status == 404, "with an admin port of its own, strangers aren't told"
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.door import Caps, Door
-from balancer.fleet import ASSIGNMENT_SECONDS, Connection, Fleet, Profile
+from balancer.fleet import Connection, Fleet, Profile
 from balancer.policies.node import Node
 from balancer.policies.two_choices import two_choices
-from balancer.rate_limit import RateLimit
-from balancer.rebalance import ROUND_SECONDS, Rebalance, excess, within
+from balancer.rebalance import ROUND_SECONDS, SETTLE_SECONDS, Rebalance, excess, within
 from mesh import errors
 from mesh.addresses import client_address, network
-from mesh.credentials import Identity, TicketIssuer
+from mesh.credentials import TICKET_SECONDS, Identity, TicketIssuer
+from mesh.rate_limit import RateLimit
 from tidings.common.v1 import error_pb2
 
 ALICE = Identity("alice", 1e12)
@@ -34,8 +34,8 @@ def test_an_assignment_that_never_arrives_stops_counting_after_its_ticket_ran_ou
     with pytest.raises(errors.TidingsError) as refused:
         asked.admit(ALICE, "10.0.0.1", "", 5.9, 1000.0)
     assert refused.value.code == error_pb2.ERROR_CODE_TOO_MANY_CONNECTIONS
-    fleet.enter(Profile("edge-2", "ws://edge-2", "", 1), [], ASSIGNMENT_SECONDS)
-    assert asked.admit(ALICE, "10.0.0.1", "", ASSIGNMENT_SECONDS, 1000.0).url == "ws://edge-2"
+    fleet.enter(Profile("edge-2", "ws://edge-2", "", 1), [], TICKET_SECONDS)
+    assert asked.admit(ALICE, "10.0.0.1", "", TICKET_SECONDS, 1000.0).url == "ws://edge-2"
 
 
 def test_an_edge_that_fell_silent_gets_nobody() -> None:
@@ -168,8 +168,27 @@ def test_a_round_keeps_the_rate_and_the_next_waits_for_its_end() -> None:
     rebalance, nodes = Rebalance(), nodes_of([(10_000, 100, False), (0, 100, False)])
     orders, seconds = rebalance.round(nodes, 10, 0.0)
     assert (orders, seconds) == ({"edge-0": int(10 * ROUND_SECONDS)}, ROUND_SECONDS)
-    assert rebalance.round(nodes, 10, ROUND_SECONDS - 0.1) == ({}, 0.0)
-    assert rebalance.round(nodes, 1_000, ROUND_SECONDS) == ({"edge-0": 5_000}, 5.0)
+    over = ROUND_SECONDS + SETTLE_SECONDS
+    assert rebalance.round(nodes, 10, over - 0.1) == ({}, 0.0)
+    assert rebalance.round(nodes, 1_000, over) == ({"edge-0": 5_000}, 5.0)
+
+
+@given(rows=loads, tolerance=st.floats(0, 1))
+def test_whoever_is_within_the_tolerance_is_left_alone_and_the_others_shed_all_the_same(
+    rows: list[tuple[int, int, bool]], tolerance: float
+) -> None:
+    nodes = nodes_of(rows)
+    staying = [node for node in nodes if not node.draining]
+    total, capacity = sum(node.connections for node in staying), sum(node.capacity for node in staying)
+    exact = excess(nodes)
+    above = {node.node_id for node in staying if node.connections > total * node.capacity / capacity * (1 + tolerance)}
+    assert excess(nodes, tolerance) == {node_id: count for node_id, count in exact.items() if node_id in above}
+
+
+def test_nobody_is_sent_away_for_an_edge_that_everybody_is_just_coming_to() -> None:
+    nodes = [Node("edge-1", "", 100, 0, 1_000), Node("edge-2", "", 0, 100, 1_000)]
+    assert excess(nodes) == {}
+    assert excess([nodes[0], Node("edge-2", "", 0, 0, 1_000)]) == {"edge-1": 50}
 
 
 def test_a_level_or_empty_fleet_is_left_alone() -> None:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from balancer.fleet import ASSIGNMENT_SECONDS, SILENCE_SECONDS, Connection, Edge, Fleet, Load, Profile
+from balancer.fleet import SILENCE_SECONDS, Connection, Edge, Fleet, Load, Profile
 
 NAMES = ("edge-1", "edge-2", "edge-3")
 connections = st.builds(Connection.of, ip=st.sampled_from(["10.0.0.1", "10.0.0.2", ""]), user_id=st.sampled_from(["ann", "bob"]))
@@ -24,7 +24,7 @@ class ModelEdge:
     reported: int
     open: list[Connection]
     draining: bool = False
-    assigned: list[tuple[str, Connection, float]] = field(default_factory=list)
+    assigned: list[tuple[str, Connection | None, float]] = field(default_factory=list)
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -78,15 +78,15 @@ class FleetMachine(RuleBasedStateMachine):
         self.fleet.drain(stream.edge)
         stream.draining = True
 
-    @rule(name=st.sampled_from(NAMES), connection=connections)
-    def assign(self, name: str, connection: Connection) -> None:
+    @rule(name=st.sampled_from(NAMES), connection=st.none() | connections, life=st.sampled_from([30.0, 31.0, 40.0]))
+    def assign(self, name: str, connection: Connection | None, life: float) -> None:
         if name not in self.known:
             return
         self.tickets += 1
-        self.fleet.assign(name, f"ticket-{self.tickets}", connection, self.now)
-        self.known[name].assigned.append((f"ticket-{self.tickets}", connection, self.now + ASSIGNMENT_SECONDS))
+        self.fleet.assign(name, f"ticket-{self.tickets}", connection, self.now + life)
+        self.known[name].assigned.append((f"ticket-{self.tickets}", connection, self.now + life))
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, SILENCE_SECONDS, ASSIGNMENT_SECONDS]))
+    @rule(seconds=st.sampled_from([0.1, 1.0, SILENCE_SECONDS, 30.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.fleet.expire(self.now)
@@ -108,7 +108,7 @@ class FleetMachine(RuleBasedStateMachine):
                 self.check_count(Connection.of(ip, user_id))
 
     def check_count(self, asked: Connection) -> None:
-        every = [one for edge in self.known.values() for one in [*edge.open, *(one[1] for one in edge.assigned)]]
+        every = [one for edge in self.known.values() for one in [*edge.open, *(one[1] for one in edge.assigned if one[1])]]
         of_network = sum(one.network == asked.network for one in every) if asked.network else 0
         assert self.fleet.count(asked) == (of_network, sum(one.user_id == asked.user_id for one in every))
 

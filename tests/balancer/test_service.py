@@ -10,7 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from balancer.fleet import Fleet
 from balancer.service import ORDERS, BalancerServicer
+from balancer.sessions import Sessions
 from mesh import errors
+from mesh.memory_cache import MemoryCache
 from tests.balancer.conftest import Running, Start
 from tidings.balancer.v1 import balancer_pb2 as pb
 from tidings.common.v1 import error_pb2
@@ -114,7 +116,8 @@ async def test_orders_out_of_bounds_are_refused_by_name(start: Start, method: st
 
 
 async def test_an_edge_that_takes_no_orders_is_not_told_more_than_the_queue_holds() -> None:
-    servicer, context = BalancerServicer(Fleet(), 100, lambda: 0.0), cast(Any, None)
+    sessions, placing = Sessions(Fleet(), MemoryCache().directory), cast(Any, None)
+    servicer, context = BalancerServicer(Fleet(), 100, lambda: 0.0, sessions, placing), cast(Any, None)
     entered, over = asyncio.Event(), asyncio.Event()
 
     async def reports() -> AsyncIterator[pb.ReportLoadRequest]:

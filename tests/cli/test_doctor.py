@@ -40,6 +40,29 @@ def test_all_is_well(mesh: MeshUnderTest) -> None:
     assert "next:" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "piece", "said"),
+    [
+        (("--cache", "redis://:word@127.0.0.1:1"), 24, "cache", "Redis at 127.0.0.1:1 does not answer"),
+        (("--certs", "/nowhere"), 25, "certificates", "missing"),
+    ],
+)
+def test_what_a_fleet_stands_on(mesh: MeshUnderTest, words: tuple[str, ...], status: int, piece: str, said: str) -> None:
+    found, pieces = look("--data", str(mesh.data), *words)
+    assert found == status
+    assert said in pieces[piece]["detail"]
+    assert "word" not in json.dumps(pieces)
+
+
+def test_members_of_etcd_that_are_away(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reached(_: object) -> str:
+        return "reached"
+
+    monkeypatch.setattr(checkup, "etcd", reached)
+    _, pieces = look("--data", str(stopped), "--registry", "etcd://127.0.0.1:1,127.0.0.1:2")
+    assert pieces["etcd members"]["detail"] == "2 of 2 etcd members are not healthy: 127.0.0.1:1, 127.0.0.1:2"
+
+
 def test_no_folder(tmp_path: Path) -> None:
     status, pieces = look("--data", str(tmp_path / "none"))
     assert status == 12

@@ -30,6 +30,13 @@ def test_a_message_is_stored_printed_and_kept(mesh: MeshUnderTest) -> None:
     assert datetime.fromisoformat(told["time"]).tzinfo is not None
 
 
+def test_of_two_balancers_one_may_be_away(mesh: MeshUnderTest) -> None:
+    urls = ("--url", f"http://127.0.0.1:1,{mesh.url}")
+    stored = mesh.json("send", "--as", "otto", "olga", "either will do", *urls)
+    told = mesh.json("tail", "--as", "olga", "--count", "1", "--timeout", "20", *urls)
+    assert told["message_id"] == stored["message_id"]
+
+
 def test_words_for_people(mesh: MeshUnderTest) -> None:
     assert mesh.run("send", "--as", "ann", "ben", "-", stdin="good\nmorning\n").stdout.endswith(":1 (seq 1)\n")
     assert mesh.run("history", "--as", "ben", "ann").stdout.endswith(" ann: good morning\n")

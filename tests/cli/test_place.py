@@ -42,6 +42,8 @@ def test_run_file_is_there_while_running(tmp_path: Path) -> None:
         assert RUNNING.alive
         assert place.url(None) == RUNNING.url
         assert place.url("http://elsewhere:1/") == "http://elsewhere:1"
+        assert place.urls("http://a:1/, http://b:2") == ["http://a:1", "http://b:2"]
+        assert place.urls(None) == [RUNNING.url]
     assert place.running() is None
     assert place.url(None) == RUNNING.url, "what is said now goes to the same mesh later"
 
@@ -62,6 +64,16 @@ def test_a_run_file_of_a_dead_process_is_known_as_such(tmp_path: Path) -> None:
     assert not Running(url="http://x", pid=dead.pid, ports={}).alive
     (tmp_path / "run.json").write_text(json.dumps({"nonsense": 1}))
     assert Place(tmp_path).running() is None
+
+
+def test_a_run_file_of_another_version_is_read(tmp_path: Path) -> None:
+    older = {"url": "http://a", "pid": 1, "ports": {}, "edges": ["http://b"], "store": "sqlite", "registry": "memory://"}
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    found = Place(tmp_path).running()
+    assert found is not None
+    assert (found.url, found.instances, found.nodes, found.urls) == ("http://a", [], {}, [])
+    (tmp_path / "run.json").write_text(json.dumps(older | {"newer": True}))
+    assert Place(tmp_path).running() == found
 
 
 def test_the_folder_is_held_by_one(tmp_path: Path) -> None:

@@ -94,3 +94,32 @@ def test_an_unreachable_server_is_one_line(
     assert said in done.stderr
     assert option in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--stores", "2"), "--store postgresql://"),
+        (("--balancers", "2"), "--registry etcd://"),
+        (("--certs", "somewhere"), "--certs"),
+        (("--cache", "memcached://x"), "--cache"),
+        (("--cache", "redis://"), "--cache"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    done = run_here("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", *FREE, *words, ok=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_certificates_that_are_not_there_are_missed_before_anything_starts(tmp_path: Path) -> None:
+    words = ("--registry", "etcd://127.0.0.1:1", "--certs", str(tmp_path / "none"))
+    done = run_here("up", "--data", str(tmp_path), "--port", "0", "--edge-port", "0", *FREE, *words, ok=False)
+    assert done.returncode == 1
+    assert "tidings certs" in done.stderr
+
+
+def test_a_mesh_goes_on_without_its_cache(fresh: MeshUnderTest) -> None:
+    fresh.start("--cache", "redis://127.0.0.1:1")
+    assert fresh.json("send", "--as", "alice", "bob", "without")["seq"] == 1

@@ -171,7 +171,7 @@ async def running(routers: int, **settings: Any) -> AsyncIterator[Edge]:
         fakes = [await stack.enter_async_context(FakeRouter.serve(world, registry, telemetry)) for _ in range(routers)]
         server = await stack.enter_async_context(AsyncExitStack())
         instance = await server.enter_async_context(serve(EdgeSettings(**options), registry, telemetry))
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         edge = Edge(stack, instance, fakes, Parts(registry, telemetry, http, server))
         for fake in fakes:
             await fake.saw(lambda router: bool(router.links))

@@ -102,6 +102,8 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         requests: every LinkRequest seen, in order; `saw` waits for one.
         silent: arms of envelopes that are seen and neither acted on nor answered.
         refuse: given an envelope, a TidingsError to answer with, or None.
+        credit: told in the welcome of further links; a router with credit also speaks every second, but this one does not.
+        awake: cleared to freeze it, as SIGSTOP does: it reads and says nothing, and its connections stay open.
         traceparents: the trace context of calls to list conversations.
     """
 
@@ -113,6 +115,9 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         self.silent: set[str] = set()
         self.refuse: Callable[[link_pb2.ClientEnvelope], errors.TidingsError | None] = lambda _: None
         self.deaf = False
+        self.credit = 0
+        self.awake = asyncio.Event()
+        self.awake.set()
         self.traceparents: list[str] = []
         self._changed = asyncio.Condition()
         world.routers.add(self)
@@ -193,16 +198,19 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
     # The contract
 
     async def Link(self, requests: Any, context: Any) -> AsyncIterator[link_pb2.LinkResponse]:
+        await self.awake.wait()
         hello = await anext(requests)
         snapshot = await anext(requests)
         link = EdgeLink(hello.hello.edge_id, set(BitMap.deserialize(snapshot.online_snapshot.user_ordinals)))
         link.processed = snapshot.sequence
         reader = asyncio.create_task(self._read(link, requests))
-        link.send(link_pb2.LinkResponse(welcome=link_pb2.LinkWelcome(router_id=self.router_id, protocol_version=1)))
+        welcome = link_pb2.LinkWelcome(router_id=self.router_id, protocol_version=1)
+        link.send(link_pb2.LinkResponse(welcome=welcome, credit=self.credit))
         self.links.append(link)
         try:
             await self._note(hello, snapshot)
             while (response := await link.out.get()) is not None:
+                await self.awake.wait()
                 yield response
         finally:
             reader.cancel()
@@ -210,6 +218,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
 
     async def _read(self, link: EdgeLink, requests: Any) -> None:
         async for request in requests:
+            await self.awake.wait()
             await self._note(request)
             if self.deaf:
                 continue
@@ -301,6 +310,7 @@ class FakeRouter(link_pb2_grpc.LinkServiceServicer, conversation_pb2_grpc.Conver
         return calls.CreateConversationResponse(conversation=self._conversation(conversation_id, request.user_id))
 
     async def GetConversation(self, request: Any, context: Any) -> calls.GetConversationResponse:
+        await self.awake.wait()
         return calls.GetConversationResponse(conversation=self._conversation(request.conversation_id, request.user_id))
 
     async def ListConversations(self, request: Any, context: Any) -> calls.ListConversationsResponse:

@@ -68,7 +68,7 @@ async def test_what_the_api_refuses(start: Start) -> None:
         ("POST", chat + "/messages", {"client_msg_id": "m", "content": {"text": {"text": "x" * 20_000}}}, 413, "CONTENT_TOO_LARGE"),
         ("POST", chat + "/messages", ["x"], 400, "PROTOCOL_ERROR"),
         ("POST", "/api/v1/chats", {"request_id": "x" * 65}, 400, "INVALID_FIELD"),
-        ("POST", "/api/v1/chats", {"name": "x" * 200_000}, 413, "FRAME_TOO_LARGE"),
+        ("POST", "/api/v1/chats", {"name": "x" * 1_200_000}, 413, "FRAME_TOO_LARGE"),
         ("GET", "/api/v1/nothing", None, 404, "UNKNOWN_REQUEST"),
         ("PUT", "/api/v1/chats", None, 405, "UNKNOWN_REQUEST"),
     ]
@@ -120,6 +120,13 @@ async def test_health_and_metrics(start: Start) -> None:
         assert response.status == 200
     async with edge.http.get(edge.api + "/metrics") as response:
         assert "concurrent_websocket_connections" in await response.text()
+
+
+async def test_metrics_are_not_for_clients_where_there_is_an_admin_port(start: Start) -> None:
+    edge = await start(admin_url="http://127.0.0.1:1")
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 404)):
+        async with edge.http.get(edge.api + path) as response:
+            assert response.status == status
 
 
 async def test_a_request_carries_its_trace_to_the_router(start: Start) -> None:

@@ -18,6 +18,7 @@ from edge.fan_out import MAX_BROADCASTS, SLICE
 from edge.link import Link
 from edge.metrics import EdgeMetrics
 from edge.outbox import CHAT, NOTIFICATION, PRESENCE, RECEIPT
+from edge.packet import Packet
 from edge.rules import Rules
 from edge.session import Session
 from edge.settings import EdgeSettings
@@ -196,6 +197,10 @@ class Client:
             self._board.texts.append(self._board.board.json.encode(frame))
         self._queued.append(traffic_class)
         self._board.board.touched(self)
+
+    def write_packet(self, packet: Packet) -> None:
+        for one in packet.frames:
+            self.write(one.frame, packet.traffic_class)
 
     def flush(self) -> None:
         self._board.on_flushed(self._queued)

@@ -1,5 +1,6 @@
 """The small cores, by themselves, in virtual time."""
 
+import asyncio
 import random
 
 import pytest
@@ -9,18 +10,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pyroaring import BitMap
 
 from edge import server_frames, wire
-from edge.departures import appointments
+from edge.crowd_marks import Mark
 from edge.device_sync import DeviceSync
 from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, from_json, to_json
-from edge.link_queue import LinkQueue, Mark
+from edge.link_queue import LinkQueue
 from edge.metrics import EdgeMetrics
+from edge.places import MAX_QUESTIONS, SHUN_SECONDS, Desk, Places
 from edge.ports import Expects
 from edge.rate import SendGate, TokenBucket
 from edge.routes import Routes
 from edge.switchboard import Switchboard
+from edge.timetable import CHUNK, LEAD_SECONDS, Timetable, appointments
 from edge.unacknowledged import Unacknowledged
 from mesh.rpc import MAX_MESSAGE_BYTES
 from mesh.telemetry import Telemetry
+from tidings.balancer.v1 import balancer_pb2
 from tidings.client.v1.frames_pb2 import ClientFrame, Notification, ServerFrame
 from tidings.client.v1.http_pb2 import PollRequest, PollResponse
 from tidings.common.v1.error_pb2 import ERROR_CODE_NOT_A_MEMBER, Error
@@ -426,6 +430,67 @@ def test_appointments_are_spread_evenly(count: int, over: float) -> None:
     assert len(times) == count
     for index, time in enumerate(times):
         assert index * over / count <= time <= (index + 1) * over / count + 1e-9
+
+
+@given(
+    count=st.integers(0, 3_000),
+    over=st.floats(0.1, 100),
+    steps=st.lists(st.tuples(st.floats(0, 10), st.sampled_from([0.0, 0.0, 0.5])), max_size=40),
+)
+def test_everyone_is_told_once_in_order_and_none_long_before_their_time(
+    count: int, over: float, steps: list[tuple[float, float]]
+) -> None:
+    table = Timetable(range(count), over, 0.0, random.Random(1).random)
+    now, end, told, last = 0.0, over, list[int](), 0.0
+    for pause, late in [*steps, (over + sum(late for _, late in steps), 0.0)]:
+        now += pause
+        while chunk := table.take(now):
+            assert len(chunk) <= CHUNK
+            assert last <= chunk[0][0] and chunk[-1][0] <= min(now + LEAD_SECONDS, end + 1e-6)
+            told += [who for _, who in chunk]
+            last = chunk[-1][0]
+        table.delay(late)
+        end += late
+    assert told == list(range(count))
+    assert len(table) == 0
+    assert table.end == pytest.approx(end)
+
+
+async def test_a_balancer_is_asked_once_and_passed_over_while_it_does_not_answer() -> None:
+    now = 0.0
+    places, slow, quick = Places(lambda: now), Desk(), Desk()
+    asked = [balancer_pb2.PlaceConnection(connection=7)]
+    assert await places.find(asked, 1.0) == {}, "there is no balancer"
+    places.open(slow)
+    places.open(quick)
+    assert await places.find(asked, 0.01) == {}
+    answer = asyncio.create_task(places.find(asked, 10.0))
+    assert (await quick.question()).connections[0].connection == 7
+    quick.on_answer(balancer_pb2.Placements(placements=[balancer_pb2.Placement(connection=7, url="ws://there")]))
+    assert (await answer)[7].url == "ws://there"
+    places.close(quick)
+    assert await places.find(asked, 0.01) == {}, "the slow one is still passed over"
+    now += SHUN_SECONDS
+    answer = asyncio.create_task(places.find(asked, 10.0))
+    for expected in ("late, to the question given up", "ws://here"):
+        await slow.question()
+        slow.on_answer(balancer_pb2.Placements(placements=[balancer_pb2.Placement(connection=7, url=expected)]))
+    assert (await answer)[7].url == "ws://here"
+    answer = asyncio.create_task(places.find(asked, 10.0))
+    await slow.question()
+    places.close(slow)
+    assert await answer == {}, "a stream that ends answers nothing more"
+
+
+async def test_a_balancer_with_too_many_open_questions_is_not_asked_more() -> None:
+    places, desk = Places(lambda: 0.0), Desk()
+    places.open(desk)
+    waiting = [asyncio.create_task(places.find([], 10.0)) for _ in range(MAX_QUESTIONS)]
+    for _ in waiting:
+        await desk.question()
+    assert await places.find([], 10.0) == {}
+    desk.close()
+    await asyncio.gather(*waiting)
 
 
 def test_a_snapshot_is_a_portable_roaring_bitmap() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,10 @@ from tidings.common.v1.instance_pb2 import Instance
 
 
 class FakeBalancer(balancer_pb2_grpc.BalancerServiceServicer):
-    def __init__(self) -> None:
+    """Attributes: rooms: users that have a place at another edge; None: questions are not answered."""
+
+    def __init__(self, rooms: set[str] | None = frozenset()) -> None:  # type: ignore[assignment]
+        self.rooms = rooms
         self.requests: list[balancer_pb2.ReportLoadRequest] = []
         self.commands: asyncio.Queue[balancer_pb2.ReportLoadResponse] = asyncio.Queue()
         self._changed = asyncio.Condition()
@@ -46,18 +50,32 @@ class FakeBalancer(balancer_pb2_grpc.BalancerServiceServicer):
             async with self._changed:
                 self.requests.append(request)
                 self._changed.notify_all()
+            if request.HasField("place") and self.rooms is not None:
+                self.commands.put_nowait(balancer_pb2.ReportLoadResponse(placements=self._place(request.place)))
+
+    def _place(self, asked: balancer_pb2.PlaceConnections) -> balancer_pb2.Placements:
+        rooms = self.rooms or set()
+        return balancer_pb2.Placements(
+            placements=[
+                balancer_pb2.Placement(connection=one.connection, url="ws://other", ticket=f"for {one.user_id}")
+                for one in asked.connections
+                if one.user_id in rooms
+            ]
+        )
 
     @classmethod
     @asynccontextmanager
-    async def beside(cls, edge: Edge) -> AsyncIterator["FakeBalancer"]:
-        balancer = cls()
+    async def beside(
+        cls, edge: Edge, *rooms: str, answers: bool = True, instance_id: str = "balancer-1"
+    ) -> AsyncIterator["FakeBalancer"]:
+        balancer = cls(set(rooms) if answers else None)
         servicers: dict[str, rpc.AddServicer] = {
             "tidings.balancer.v1.BalancerService": lambda server: balancer_pb2_grpc.add_BalancerServiceServicer_to_server(
                 balancer, server
             )
         }
         async with rpc.serve("127.0.0.1:0", servicers, edge.telemetry, reflect=False, drain_seconds=0) as port:
-            instance = Instance(service="balancer", instance_id="balancer-1", grpc_address=f"127.0.0.1:{port}")
+            instance = Instance(service="balancer", instance_id=instance_id, grpc_address=f"127.0.0.1:{port}")
             async with edge.registry.register(instance):
                 await balancer.saw(bool)
                 yield balancer
@@ -92,10 +110,12 @@ async def test_drain_sends_everyone_away_and_takes_nobody(start: Start) -> None:
     edge = await start()
     clients = [await edge.online(f"u{number}") for number in range(4)]
     async with FakeBalancer.beside(edge) as balancer:
-        drain = balancer_pb2.Drain(over=Duration(seconds=8))
+        drain = balancer_pb2.Drain(over=Duration(seconds=4))
         balancer.commands.put_nowait(balancer_pb2.ReportLoadResponse(drain=drain))
-        times = sorted([(await client.until("go_away")).go_away.reconnect_after.ToSeconds() for client in clients])
-        assert [int(time // 2) for time in times] == [0, 1, 2, 3], "each has a slot of its own"
+        told = [(await client.until("go_away")).go_away for client in clients]
+        times = sorted(one.reconnect_after.ToNanoseconds() / 1e9 for one in told)
+        assert [round(time - 0.5) for time in times] == [0, 1, 2, 3], "each has a slot of its own"
+        assert not any(one.url for one in told), "the balancer gave them no place"
         await balancer.saw(lambda loads: loads[-1].draining)
         try:
             await edge.connect("late")
@@ -105,11 +125,42 @@ async def test_drain_sends_everyone_away_and_takes_nobody(start: Start) -> None:
         assert (await clients[0].until("heartbeat")).request_id == 1
 
 
+async def test_who_has_a_place_is_told_it_with_a_ticket_and_the_others_a_time(start: Start) -> None:
+    edge = await start()
+    alice, bob = await edge.online("alice"), await edge.online("bob")
+    async with FakeBalancer.beside(edge, "alice") as balancer:
+        balancer.commands.put_nowait(balancer_pb2.ReportLoadResponse(drain=balancer_pb2.Drain(over=Duration(seconds=2))))
+        placed, alone = (await alice.until("go_away")).go_away, (await bob.until("go_away")).go_away
+        assert (placed.url, placed.ticket) == ("ws://other", "for alice")
+        assert (alone.url, alone.ticket) == ("", "")
+        assert alone.HasField("reconnect_after")
+        number = next(place for place, one in enumerate(balancer.requests) if one.HasField("place"))
+        assert balancer.requests[number - 1].load.draining, "the balancer knows that all are to leave before it is asked"
+        asked = balancer.requests[number].place.connections
+        assert {(one.user_id, one.ip) for one in asked} == {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}
+        assert all(0 <= one.leaves_in_ms <= 2000 for one in asked)
+        assert all(3590 < one.session_expires - time.time() <= 3600 for one in asked)
+    await edge.counted("departures_total", placed="yes")
+    await edge.counted("departures_total", placed="no")
+
+
+async def test_a_balancer_that_does_not_answer_holds_nobody_back_for_long(start: Start) -> None:
+    edge = await start()
+    alice = await edge.online("alice")
+    async with FakeBalancer.beside(edge, answers=False) as silent, FakeBalancer.beside(edge, "alice", instance_id="b2") as other:
+        for balancer in (silent, other):
+            balancer.commands.put_nowait(balancer_pb2.ReportLoadResponse(drain=balancer_pb2.Drain(over=Duration(nanos=10**8))))
+            told = (await alice.until("go_away")).go_away
+            assert told.url == ("ws://other" if balancer is other else ""), "who was silent is passed over"
+
+
 async def test_shed_sends_some_away(start: Start) -> None:
     edge = await start()
     clients = [await edge.online(f"u{number}") for number in range(4)]
     async with FakeBalancer.beside(edge) as balancer:
-        balancer.commands.put_nowait(balancer_pb2.ReportLoadResponse(shed=balancer_pb2.Shed(connections=2)))
+        balancer.commands.put_nowait(
+            balancer_pb2.ReportLoadResponse(shed=balancer_pb2.Shed(connections=2, over=Duration(seconds=2)))
+        )
         hearing = [asyncio.create_task(client.until("go_away")) for client in clients]
         done: set[asyncio.Task[f.ServerFrame]] = set()
         while len(done) < 2:

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge.packet import Packet
 from edge.ports import Expects
 from edge.rate import AWAIT_SECONDS
 from edge.requests import MAX_NOTIFICATIONS
@@ -42,6 +43,10 @@ class Client:
     def write(self, frame: bytes, traffic_class: int, *, asked: bool = False) -> None:
         assert self.code is None, "nothing is written after close"
         self.frames.append(f.ServerFrame.FromString(frame))
+
+    def write_packet(self, packet: Packet) -> None:
+        for one in packet.frames:
+            self.write(one.frame, packet.traffic_class)
 
     def verify_token(self, token: str, request_id: int) -> None:
         self.tokens.append((token, request_id))

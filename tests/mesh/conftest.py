@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from mesh.telemetry import Telemetry
-from tests.servers import etcd_server
+from tests.servers import etcd_server, redis_server
 
-__all__ = ["etcd_server"]
+__all__ = ["etcd_server", "redis_server"]
 
 
 @pytest.fixture

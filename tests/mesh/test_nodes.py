@@ -1,6 +1,7 @@
 """The instances of a service that others call: which is picked, what is asked again elsewhere, what happens when one leaves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from mesh import errors, naming, rpc
+from mesh.breaker import FAILURES, State
 from mesh.errors import TidingsError
 from mesh.nodes import ATTEMPTS, NodePool
 from mesh.registry import MemoryRegistry, Registration
@@ -64,6 +66,7 @@ class Server:
     async def stream(self, _: bytes, __: Any) -> AsyncIterator[bytes]:
         """Answer three times."""
         self.calls += 1
+        await self.holding.wait()
         for number in range(3):
             if number == self.fail_after:
                 raise self.fail or errors.unavailable("it fails")
@@ -161,11 +164,26 @@ async def test_calls_go_round(fleet: Fleet) -> None:
     assert {server.name: answers.count(server.name) for server in servers} == dict.fromkeys({one.name for one in servers}, 3)
 
 
-async def test_what_may_pass_is_asked_of_another_and_the_one_that_failed_is_left_alone_for_a_moment(fleet: Fleet) -> None:
+async def test_what_may_pass_is_asked_of_another_and_one_that_fails_again_and_again_is_left_alone_for_a_moment(
+    fleet: Fleet,
+) -> None:
     servers = [await fleet.add() for _ in range(3)]
     servers[0].fail = errors.overloaded(1.0)
-    assert {await fleet.call() for _ in range(12)} == {servers[1].name, servers[2].name}
-    assert (servers[0].calls, fleet.retries) == (1, 1)
+    assert {await fleet.call() for _ in range(24)} == {servers[1].name, servers[2].name}
+    assert (servers[0].calls, fleet.retries) == (FAILURES, FAILURES)
+
+
+async def test_one_whose_breaker_is_open_owns_nothing_while_others_live(fleet: Fleet) -> None:
+    failing, fine = await fleet.add(), await fleet.add()
+    node = fleet.pool._nodes[failing.instance.instance_id]
+    assert {fleet.pool.owner(str(key)).instance_id for key in range(20)} > {fine.instance.instance_id}
+    node.failed(errors.unavailable("away"))
+    node.failed(errors.unavailable("away"))
+    assert node.breaker.state is State.CLOSED
+    node.failed(errors.unavailable("away"))
+    assert {fleet.pool.owner(str(key)).instance_id for key in range(20)} == {fine.instance.instance_id}
+    assert not fleet.pool.others(fleet.pool._nodes[fine.instance.instance_id])
+    assert "mesh_echo_breakers_open 1.0" in fleet.telemetry.exposition().decode()
 
 
 async def test_the_last_one_is_asked_though_it_failed(fleet: Fleet) -> None:
@@ -216,11 +234,64 @@ async def test_a_call_that_lasts_too_long_is_asked_of_another(fleet: Fleet) -> N
     assert slow.calls == 1
 
 
+async def test_one_that_is_frozen_costs_a_share_of_the_time_and_then_nothing(fleet: Fleet) -> None:
+    frozen, quick = await fleet.add(), await fleet.add()
+    frozen.holding.clear()
+    began = time.monotonic()
+    assert {await fleet.call(timeout=1.0) for _ in range(10)} == {quick.name}
+    assert time.monotonic() - began < 0.9, "half the time at most, once"
+    assert frozen.calls == 1
+    frozen.holding.set()
+    async with asyncio.timeout(5):
+        while {await fleet.call(), await fleet.call()} == {quick.name}:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # it is found alive by asking it now and then
+    assert fleet.pool._nodes[frozen.instance.instance_id].breaker.state is State.CLOSED
+
+
+async def test_the_only_one_gets_all_the_time_there_is(fleet: Fleet) -> None:
+    slow = await fleet.add()
+    slow.holding.clear()
+    began = time.monotonic()
+    with pytest.raises(TidingsError, match="did not answer"):
+        await fleet.call(timeout=0.3)
+    assert time.monotonic() - began >= 0.29
+    assert (slow.calls, fleet.retries) == (1, 0)
+    slow.holding.set()
+    assert await fleet.call() == slow.name, "however open its breaker"
+
+
+async def test_a_stream_whose_first_response_does_not_come_is_asked_of_another(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.nodes._STREAM_SECONDS", 0.1)
+    frozen, quick = await fleet.add(), await fleet.add()
+    frozen.holding.clear()
+    for timeout in (None, 0.4):
+        fleet.pool._nodes[frozen.instance.instance_id].answered()
+        heard = [[one async for one in fleet.pool.stream(lambda node: node.stub(Stub).Stream, b"", timeout)] for _ in range(3)]
+        assert heard == [[quick.name] * 3] * 3
+    assert frozen.calls == 2
+
+
+async def test_a_call_given_up_by_its_caller_says_nothing_about_the_instance(fleet: Fleet) -> None:
+    server = await fleet.add()
+    server.holding.clear()
+    breaker = fleet.pool._nodes[server.instance.instance_id].breaker
+    call = asyncio.create_task(fleet.call())
+    await asyncio.wait_for(server.called.wait(), 10)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert breaker.state is State.CLOSED
+    with pytest.raises(TidingsError):
+        await fleet.call(timeout=0.01)
+    assert breaker.state is State.CLOSED, "nor does one that had no time"
+
+
 async def test_a_stream_goes_to_another_only_before_its_first_response(fleet: Fleet) -> None:
     failing, fine = await fleet.add(), await fleet.add()
     failing.fail_after = 0
-    assert [await fleet.stream() for _ in range(3)] == [[fine.name] * 3] * 3
-    assert failing.calls == 1
+    assert [await fleet.stream() for _ in range(8)] == [[fine.name] * 3] * 8
+    assert failing.calls == FAILURES
     fine.fail_after = failing.fail_after = 2
     responses = fleet.pool.stream(lambda node: node.stub(Stub).Stream, b"", 5)
     assert await anext(responses) == await anext(responses)

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,18 @@ process.run("example", Settings.from_command_line(sys.argv[1:]), serve)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
+def started(program: str, *flags: str) -> subprocess.Popen[str]:
+    """A process that runs a service."""
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "gen/python")])}
-    command = [sys.executable, "-c", SERVICE, "--log-json", "true"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as process:
+    command = [sys.executable, "-c", program, "--log-json", "true", *flags]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
+    with started(SERVICE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "built\n"
@@ -45,6 +53,61 @@ def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
     assert output == "closed\n"
     assert '"stopping"' in errors
     assert process.returncode == 0
+
+
+SLOW = """
+import asyncio, sys
+from contextlib import asynccontextmanager
+from mesh import process
+from mesh.settings import ServiceSettings, environment
+
+class Settings(ServiceSettings):
+    model_config = environment("example")
+
+@asynccontextmanager
+async def serve(settings, registry, telemetry):
+    print(settings.admin_url, flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    yield None
+    print("leaving", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+process.run("example", Settings.from_command_line(sys.argv[1:]), serve)
+"""
+
+
+def test_the_admin_port_answers_from_start_to_end_and_the_service_knows_it() -> None:
+    with started(SLOW) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert asked(f"{url}/readyz") == (503, "starting")
+        assert asked(f"{url}/healthz") == (200, "ok")
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        while asked(f"{url}/readyz") != (200, "ready"):
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "leaving\n"
+        assert asked(f"{url}/readyz") == (503, "stopping")
+        process.communicate("done\n", timeout=20)
+    assert process.returncode == 0
+
+
+def test_an_admin_port_that_is_mapped_is_told_as_others_reach_it() -> None:
+    with started(SLOW, "--admin-url", "http://example.com:9100") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "http://example.com:9100\n"
+        process.kill()
+
+
+def asked(url: str) -> tuple[int, str]:
+    """Status and text of an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read().decode().strip()
 
 
 async def test_the_first_signal_sets_the_event() -> None:

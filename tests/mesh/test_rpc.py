@@ -218,6 +218,8 @@ async def test_reflection_lists_the_services_when_asked_for(telemetry: Telemetry
 
         def Rebalance(self, request: Any, context: Any) -> Any: ...
 
+        def ListSessions(self, request: Any, context: Any) -> Any: ...
+
     name = balancer_pb2.DESCRIPTOR.services_by_name["BalancerService"].full_name
     add = {name: lambda server: balancer_pb2_grpc.add_BalancerServiceServicer_to_server(Nothing(), server)}
     async with rpc.serve("127.0.0.1:0", add, telemetry, reflect=True, drain_seconds=0) as port:

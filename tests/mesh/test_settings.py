@@ -1,7 +1,9 @@
 """Flags over the environment over defaults, and errors that say what is allowed."""
 
+from pathlib import Path
+
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from mesh.credentials import CredentialSettings
 from mesh.settings import ServiceSettings, environment
@@ -75,3 +77,28 @@ def test_a_wrong_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_advertised_host_is_the_host_unless_told_otherwise() -> None:
     assert ExampleSettings.model_validate({"host": "10.0.0.1"}).advertised_host == "10.0.0.1"
     assert ExampleSettings.model_validate({"host": "0.0.0.0", "advertise": "edge.example"}).advertised_host == "edge.example"
+
+
+@pytest.mark.parametrize("given", [["mesh_ca"], ["mesh_certificate", "mesh_key"], ["mesh_ca", "mesh_key"]])
+def test_the_files_of_mutual_tls_go_together(given: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "file.pem"
+    file.touch()
+    with pytest.raises(ValidationError, match="go together"):
+        ExampleSettings.model_validate(dict.fromkeys(given, str(file)))
+    whole = dict.fromkeys(("mesh_ca", "mesh_certificate", "mesh_key"), str(file))
+    assert ExampleSettings.model_validate(whole).mesh_key == str(file)
+
+
+def test_a_file_of_mutual_tls_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file.pem"
+    file.touch()
+    flags = ["--mesh-ca", str(file), "--mesh-certificate", str(file), "--mesh-key", str(tmp_path / "none.key")]
+    with pytest.raises(SystemExit) as left:
+        ExampleSettings.from_command_line(flags)
+    assert "mesh_key: there is no file" in str(left.value)
+
+
+def test_help_says_loudly_that_a_mesh_without_certificates_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ExampleSettings.from_command_line(["--help"])
+    assert "PLAIN TEXT" in capsys.readouterr().out

@@ -28,6 +28,7 @@ class FakeEdge:
         broadcasts: in order of arrival.
         heard_at: monotonic seconds of each broadcast's arrival.
         resyncs: ordinals told to be synced, in order.
+        credits: those told, in order.
         draining: the router said that it leaves.
         ended: the stream is over.
         reading: cleared to stop reading what the router says.
@@ -43,6 +44,7 @@ class FakeEdge:
         self.router_id = ""
         self.sequences: list[int] = []
         self.processed = 0
+        self.credits: list[int] = []
         self.draining = False
         self.ended = False
         self.reading = asyncio.Event()
@@ -154,6 +156,7 @@ class FakeEdge:
         async with self._news:
             self.sequences.append(response.sequence)
             self.processed = response.processed_sequence
+            self.credits += [response.credit] if response.credit else []
             self.draining = self.draining or response.HasField("drain")
             self.router_id = response.welcome.router_id or self.router_id
             self.replies.update((reply.envelope_id, reply) for reply in response.batch.replies)

@@ -115,6 +115,7 @@ class NotificationMemory:
         before_expansion: done at the beginning of each SaveExpansion.
         progress: sizes of the calls of SaveProgress.
         acknowledged: calls of RecordDelivered.
+        failed_runs: what owners could not do, in order.
         steps: every step written, in order.
     """
 
@@ -130,6 +131,7 @@ class NotificationMemory:
         self.before_expansion: Callable[[Kept], None] = lambda one: None
         self.progress: list[int] = []
         self.acknowledged = 0
+        self.failed_runs: list[pb.FailedRun] = []
         self.steps: list[tuple[str, BitMap]] = []
         self.changed = asyncio.Condition()
 
@@ -210,6 +212,10 @@ class _Servicer(NotificationStoreServiceServicer):
         for claim in request.claims:
             if self.memory.kept[claim.notification_id].owned(claim):
                 self.memory.kept[claim.notification_id].lease_until = 0.0
+        for run in request.failed_runs:
+            if self.memory.kept[run.claim.notification_id].owned(run.claim):
+                self.memory.kept[run.claim.notification_id].lease_until = 0.0
+                self.memory.failed_runs.append(run)
         await self.memory.tell()
         return pb.ReleaseNotificationsResponse()
 

@@ -73,6 +73,8 @@ class Memory:
         poison: an append that holds this client_msg_id fails.
         appends: sizes of the append batches stored.
         ended: instance ids of stores whose append streams ended, in order.
+        frozen: instance ids of stores whose appends stand still, as in a stopped process: what they hold is stored when `thaw` is
+            called, whoever still waits for it.
         refuse: error for every unary call.
         more: further services, by full name.
         noted: notified when dispatched positions or last-seen times were noted.
@@ -87,12 +89,35 @@ class Memory:
     poison: str = ""
     appends: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
     refuse: errors.TidingsError | None = None
     more: dict[str, rpc.AddServicer] = field(default_factory=dict)
     noted: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
         self.answering.set()
+        self._held: list[tuple[message_log_pb2.AppendRequest, asyncio.Future[list[message_log_pb2.AppendResult]]]] = []
+
+    async def append_all(self, instance_id: str, request: message_log_pb2.AppendRequest) -> list[message_log_pb2.AppendResult]:
+        """Store a batch, at once or when its store thaws."""
+        if instance_id not in self.frozen:
+            return [self.append(one) for one in request.entries]
+        results: asyncio.Future[list[message_log_pb2.AppendResult]] = asyncio.get_running_loop().create_future()
+        self._held.append((request, results))
+        await self.tell()
+        return await asyncio.shield(results)
+
+    @property
+    def held(self) -> int:
+        """Batches that frozen stores hold."""
+        return len(self._held)
+
+    def thaw(self) -> None:
+        """The frozen stores do what they were about to."""
+        self.frozen.clear()
+        held, self._held = self._held, []
+        for request, results in held:
+            results.set_result([self.append(one) for one in request.entries])
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something noted here holds."""
@@ -202,7 +227,7 @@ class Logs(message_log_pb2_grpc.MessageLogServiceServicer):
         async for request in request_iterator:
             if self.memory.poison and any(one.client_msg_id == self.memory.poison for one in request.entries):
                 await context.abort(grpc.StatusCode.INTERNAL, "poisoned")
-            results = [self.memory.append(one) for one in request.entries]
+            results = await self.memory.append_all(self.instance_id, request)
             self.memory.appends.append(len(results))
             if self.memory.lose_answers:
                 self.memory.lose_answers -= 1

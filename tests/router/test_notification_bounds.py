@@ -28,7 +28,7 @@ def _run(name: str, recipients: BitMap, expires: float = 1e6, lease: float = LEA
 
 
 def _table(max_bytes: int = 10**9) -> RunTable:
-    return RunTable(100, max_bytes, LEASE, (10.0, 300.0), lambda: None, lambda why: None)
+    return RunTable(100, max_bytes, LEASE, (10.0, 300.0), lambda: None, lambda why: None, lambda *_: None)
 
 
 def _begun(table: RunTable, name: str, recipients: BitMap, online: BitMap, **stored: BitMap) -> NotificationRun:
@@ -67,7 +67,7 @@ class _Sending:
             self.shortest = min(self.shortest, *(run.lease_until - now for run in self.runs))
 
     def _batch(self, now: float) -> list[Entry]:
-        return self.agenda.batch(self.online, now, lambda run: None, lambda run: None)
+        return self.agenda.batch(self.online, now, lambda run: None, lambda run, error: None)
 
     def _end(self, now: float, called: float, entries: list[Entry]) -> None:
         for run, plan in entries:

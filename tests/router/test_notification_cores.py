@@ -102,7 +102,7 @@ def _batch(agenda: Agenda, now: float, online: BitMap = EVERYONE) -> list[str]:
 
 
 def _entries(agenda: Agenda, now: float, online: BitMap = EVERYONE) -> list[Entry]:
-    def fail(run: NotificationRun) -> None:
+    def fail(run: NotificationRun, _: Exception) -> None:
         raise AssertionError(f"{run.notification_id} failed")
 
     return agenda.batch(online, now, lambda run: None, fail)
@@ -181,7 +181,7 @@ def test_a_run_under_way_is_in_no_other_call() -> None:
 
 
 def test_who_came_before_a_run_began_did_not_come_to_it() -> None:
-    table = RunTable(9, 10**9, 10.0, (10.0, 300.0), lambda: None, lambda why: None)
+    table = RunTable(9, 10**9, 10.0, (10.0, 300.0), lambda: None, lambda why: None, lambda *_: None)
     for name, sent in (("other", BitMap()), ("resumed", EVERYONE)):
         run = table.enter(name, 1, 0.0)
         assert run is not None
@@ -195,7 +195,7 @@ def test_who_came_before_a_run_began_did_not_come_to_it() -> None:
 
 def test_a_run_that_ended_leaves_nothing_behind() -> None:
     ended = list[str]()
-    table = RunTable(2, 10**9, 10.0, (10.0, 300.0), lambda: None, ended.append)
+    table = RunTable(2, 10**9, 10.0, (10.0, 300.0), lambda: None, ended.append, lambda *_: None)
     run = table.enter("a", 3, 0.0)
     assert run is not None and table.enter("b", 1, 0.0) is not None
     assert not table.room_for("c") and table.room_for("a")

@@ -77,14 +77,18 @@ class Bench:
     def __init__(self, telemetry: Telemetry) -> None:
         self.clock, self.store = Clock(), Store()
         self.ended: list[str] = []
+        self.gave_up: list[tuple[str, int, Exception]] = []
         self.fast = 0.0
         meters = Meters(telemetry)
         self.link = EdgeLink("edge-1", Outbox(100, 10_000), meters)
         self.roster: Roster[EdgeLink] = Roster()
         self.roster.snapshot(self.link, BitMap(range(1, 101)))
-        self.table = RunTable(100, 10**9, LEASE, (10.0, 300.0), lambda: None, self.ended.append)
+        self.table = RunTable(100, 10**9, LEASE, (10.0, 300.0), lambda: None, self.ended.append, self._give_up)
         store: Any = self.store
         self.writer = ProgressWriter(self.table, store, self.roster, meters, LEASE, self.clock, lambda: self.clock.now + self.fast)
+
+    def _give_up(self, name: str, fence: int, error: Exception) -> None:
+        self.gave_up.append((name, fence, error))
 
     def run(self, name: str, *recipients: int, fence: int = 1) -> NotificationRun:
         """One that can send."""
@@ -201,6 +205,8 @@ async def test_one_that_is_refused_is_found_and_given_up(bench: Bench) -> None:
     await bench.step()
     assert sorted(name for name, _ in bench.sent()) == list("abdefg")
     assert bench.ended == ["refused"]
+    [(name, _, error)] = bench.gave_up
+    assert name == "c" and isinstance(error, errors.TidingsError)
 
 
 async def test_who_left_meanwhile_is_passed_over_and_who_came_is_not_sent_it_twice(bench: Bench) -> None:
@@ -254,4 +260,5 @@ async def test_one_whose_answer_can_not_be_acted_on_hinders_no_other(bench: Benc
     broken.sent = fail  # type: ignore[method-assign]
     await bench.step()
     assert [name for name, _ in bench.sent()][-1] == "b" and bench.ended == ["faulty"]
+    assert [(name, str(error)) for name, _, error in bench.gave_up] == [("a", "a fault")]
     assert await bench.step() == 0

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from router.dead_letters import DeadLetters
 from router.directory import Directory
 from router.dispatch import DispatchMarks
+from router.log_fan_out import LogFanOut
 from router.membership import Membership, MembershipCache
-from router.peers import Peers
-from router.redispatch import Redispatch
 from tests.router.test_membership import chat
-from tidings.common.v1.conversation_pb2 import LogEntry, Position
+from tidings.common.v1.conversation_pb2 import LogEntry
 from tidings.store.v1.conversation_pb2 import GetConversationsResponse
 from tidings.store.v1.message_log_pb2 import ListEntriesResponse
 
@@ -45,6 +45,5 @@ async def test_who_left_meanwhile_is_not_told_what_came_after() -> None:
     pushes: Any = Pushes()
     directory = Directory(MembershipCache(100), store)
     await directory.load(["g"])
-    redispatch = Redispatch(store, directory, pushes, DispatchMarks(10), Peers("a"), 1.0, 0.0)
-    await redispatch._dispatch(Position(conversation_id="g", seq=0))
+    await LogFanOut(store, directory, pushes, DispatchMarks(10), DeadLetters(store)).run("g", 0)
     assert pushes.told[3] == {1}

@@ -306,3 +306,36 @@ async def test_a_claim_that_was_overtaken_makes_nothing_and_is_not_handed_over(m
     assert await makes.follow_claimed(quick)
     assert await makes.follow_claimed(quick)
     assert len((await store.notifications.ListNotifications(listing)).notifications) == 2
+
+
+async def test_one_whose_next_occurrence_can_not_be_made_is_put_aside_and_holds_up_no_other(
+    mesh: Mesh, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mesh.store(notification_failures=3)
+    await mesh.audience()
+    business = await mesh.scheduler()
+    first = await start(business, priority=9)
+    follow = Calendar.next_time
+
+    def stumble(calendar: Calendar, recurrence: common.Recurrence, after: int) -> int | None:
+        if recurrence.cron == DAILY["cron"]:
+            raise LookupError("no such day")
+        return follow(calendar, recurrence, after)
+
+    monkeypatch.setattr(Calendar, "next_time", stumble)
+    mesh.clock.now = first.spec.send_time.ToMicroseconds()
+    other = await business.send("ann")
+    await router.takes(1)
+    assert router.ids == [other]
+
+    async def paused() -> bool:
+        mesh.clock.advance(seconds=1)
+        return await business.state(first.notification_id) == common.NOTIFICATION_STATE_PAUSED
+
+    await eventually(paused)
+    assert "no such day" in (await business.get(first.notification_id)).report.reason
+    monkeypatch.undo()
+    monkeypatch.setattr("store.serve.clock", mesh.clock)
+    await business.resume(first.notification_id)
+    await router.takes(2)
+    assert len(await number(business, first, 2)) == 2

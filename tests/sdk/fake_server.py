@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import math
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -61,6 +62,12 @@ class FakeServer:
         """When set, POST /v1/connect gets this HTTP status …"""
         self.retry_after = ""
         """… with this Retry-After."""
+        self.upgrading = asyncio.Event()
+        """While it isn't set, upgrades are left waiting."""
+        self.upgrading.set()
+        self.answering = asyncio.Event()
+        """While it isn't set, so is POST /v1/connect."""
+        self.answering.set()
         self.refuse: Callable[[ClientFrame], Verdict] = lambda frame: None
         self.silence: Callable[[ClientFrame], bool] = lambda frame: False
         """Frames that are swallowed before they are handled."""
@@ -112,16 +119,27 @@ class FakeServer:
             self.notifications[notification.notification_id] = notification
             self.tell(ServerFrame(notification=notification))
 
-    def go_away(self, after: float) -> None:
-        """Ask everyone to leave."""
-        frame = ServerFrame()
+    def ticket(self, user_id: str) -> str:
+        """A ticket of this edge, good once."""
+        ticket = f"ticket-{next(self._numbers)}"
+        self._tickets[ticket] = user_id
+        return ticket
+
+    @property
+    def edge_url(self) -> str:
+        """The edge's base URL."""
+        return self.url.replace("http", "ws")
+
+    def go_away(self, after: float, url: str = "", ticket: str = "") -> None:
+        """Ask everyone to leave, for the edge at `url` if one is given."""
+        frame = ServerFrame(go_away=pb.GoAway(url=url, ticket=ticket))
         frame.go_away.code = error_pb2.ERROR_CODE_GOING_AWAY
         frame.go_away.reconnect_after.FromMilliseconds(int(after * 1000))
         self.tell(frame)
 
     def say(self, sender: str, room: Room, text: str) -> LogEntry:
         """A message from someone who isn't connected."""
-        entry = LogEntry(sender_id=sender, client_msg_id=f"outside-{next(self._numbers)}")
+        entry = LogEntry(sender_id=sender, client_msg_id=f"outside-{uuid.uuid4().hex[:8]}")
         entry.content.text.text = text
         return self._store(room, entry, None)
 
@@ -328,13 +346,13 @@ class FakeServer:
     async def _connect(self, request: web.Request) -> web.Response:
         self.connects += 1
         self.notify()
+        await self.answering.wait()
         if self.connect_status:
             headers = {"Retry-After": self.retry_after} if self.retry_after else {}
             return web.Response(status=self.connect_status, headers=headers)
-        ticket = f"ticket-{next(self._numbers)}"
-        self._tickets[ticket] = self._user(request)
+        ticket = self.ticket(self._user(request))
         answer = http_pb2.ConnectResponse(
-            url=self.url.replace("http", "ws") + "/v1/ws",
+            url=self.edge_url + "/v1/ws",
             ticket=ticket,
             api_url=self.url,
             backoff_base=Duration(nanos=10_000_000),
@@ -343,7 +361,9 @@ class FakeServer:
         return _json(answer)
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        self.counts["upgrades"] += 1
         self.notify()
+        await self.upgrading.wait()
         if self.websocket_status:
             raise _status(self.websocket_status)
         user = self._tickets.pop(request.query.get("ticket", ""), "")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 from collections import defaultdict
@@ -180,6 +181,26 @@ async def test_a_leaving_edge_hands_its_clients_on(mesh: Mesh) -> None:
         await until(events, lambda event: isinstance(event, ConnectionEvent) and event.state is ConnectionState.CAUGHT_UP)
         await leaving
         assert (await alice.send("bob", "on the other edge").stored()).seq == 21
+
+
+async def test_who_is_sent_on_loses_no_time_and_asks_no_balancer(mesh: Mesh) -> None:
+    async with client(mesh, "alice") as alice, client(mesh, "bob") as bob:
+        await alice.caught_up()
+        await bob.caught_up()
+        await mesh.start_edge()
+        await mesh.counted("balancer_edges", 2)
+        leaving = asyncio.create_task(mesh.stop_edge(0))
+        loop, arrivals = asyncio.get_running_loop(), list[float]()
+        number = 0
+        while not leaving.done():
+            sent = alice.send("bob", str(number))
+            assert [one.text for one in await take(bob, 1)] == [str(number)]
+            arrivals.append(loop.time())
+            assert (await sent.stored()).seq == number + 1
+            number += 1
+        assert mesh.metric("connect_requests_total") == 2, "the first two, and none since"
+        assert mesh.metric("placements_total") == 2
+        assert max(later - earlier for earlier, later in itertools.pairwise(arrivals)) < 1.0
 
 
 async def test_the_long_poll_carries_it_too(mesh: Mesh) -> None:

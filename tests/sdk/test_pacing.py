@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.common.v1 import error_pb2
+from tidings.common.v1.conversation_pb2 import LogEntry
 from tidings_client.acknowledgements import INTERVAL, MANY, Acknowledgements, ReadMarks
 from tidings_client.model import ConnectionState
 from tidings_client.pacing import Heartbeats, TokenBucket
@@ -70,8 +71,25 @@ def test_fifty_messages_do_not_wait() -> None:
     acknowledgements.add("a", 1)
     acknowledgements.take(0.0)
     acknowledgements.add("a", MANY + 1)
-    acknowledgements.count(MANY)
+    acknowledgements.count([LogEntry(conversation_id="a")] * MANY)
     assert len(acknowledgements.take(0.001)) == 1
+
+
+def test_where_more_time_is_granted_an_acknowledgement_waits_for_a_moment_of_it_and_goes_with_what_came_meanwhile() -> None:
+    acknowledgements = Acknowledgements(lambda limit: limit / 2)
+    for seq in range(1, 2 * MANY):
+        acknowledgements.grant("g", 4.0, now=seq / 100)
+        acknowledgements.add("g", seq)
+        acknowledgements.count([LogEntry(conversation_id="g")])
+        assert acknowledgements.take(seq / 100) == []
+    assert acknowledgements.deadline() == pytest.approx(2.01), "half of the time granted to the first"
+    [frame] = acknowledgements.take(2.01)
+    assert [position.seq for position in frame.acknowledge.positions] == [2 * MANY - 1]
+    acknowledgements.grant("g", 4.0, now=3.0)
+    acknowledgements.add("g", 2 * MANY)
+    acknowledgements.add("a", 1)
+    [frame] = acknowledgements.take(3.0)
+    assert len(frame.acknowledge.positions) == 2, "what may wait goes with what may not"
 
 
 def test_acknowledgements_held_back_stay() -> None:

@@ -38,6 +38,17 @@ class Mesh:
     def token(self, user_id: str, seconds: float = 3600.0) -> str:
         return mint_token(self.secret, user_id, time.time(), seconds)
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        lines = self.telemetry.exposition().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    async def counted(self, name: str, value: float) -> None:
+        """Wait until a metric shows this."""
+        async with asyncio.timeout(10):
+            while self.metric(name) != value:  # noqa: ASYNC110  (metrics are read by polling)
+                await asyncio.sleep(0.01)
+
     async def start_edge(self) -> None:
         stack = AsyncExitStack()
         settings = EdgeSettings(port=0, drain_seconds=2.0, **self.common)

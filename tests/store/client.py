@@ -19,6 +19,7 @@ from tidings.store.v1 import conversation_pb2 as conversation_pb
 from tidings.store.v1 import message_log_pb2 as pb
 from tidings.store.v1 import user_pb2
 from tidings.store.v1.conversation_pb2_grpc import ConversationServiceStub
+from tidings.store.v1.dead_letter_pb2_grpc import DeadLetterServiceStub
 from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
 from tidings.store.v1.tag_log_pb2_grpc import TagLogServiceStub
 from tidings.store.v1.user_pb2_grpc import UserServiceStub
@@ -32,6 +33,7 @@ class StoreClient:
         self.conversations = ConversationServiceStub(channel)
         self.users = UserServiceStub(channel)
         self.tags = TagLogServiceStub(channel)
+        self.letters = DeadLetterServiceStub(channel)
         self._numbers = itertools.count(1)
 
     async def ordinals(self, *user_ids: str) -> list[int]:
@@ -110,10 +112,10 @@ class StoreClient:
 
 
 @asynccontextmanager
-async def running_store(database: str) -> AsyncIterator[StoreClient]:
+async def running_store(database: str, **settings: Any) -> AsyncIterator[StoreClient]:
     """A store of its own on a free port."""
     telemetry = Telemetry("store-test")
-    options: dict[str, Any] = {"port": 0, "drain_seconds": 1, "reflection": False, "sweep_seconds": 3600}
+    options: dict[str, Any] = {"port": 0, "drain_seconds": 1, "reflection": False, "sweep_seconds": 3600, **settings}
     async with serve(StoreSettings(database=database, **options), MemoryRegistry(), telemetry) as instance:
         channel = rpc.channel(instance.grpc_address, telemetry)
         async with channel:

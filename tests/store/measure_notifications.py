@@ -77,6 +77,7 @@ def made(number: int, **fields: Any) -> Notification:
         "finished_at": None,
         "status_report": 1,
         "estimated_audience": 0,
+        "failures": 0,
         "recipients_kept": True,
         "settled": False,
         "awaits_next": False,

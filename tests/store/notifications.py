@@ -15,6 +15,7 @@ from pyroaring import BitMap
 
 from mesh import naming, rpc
 from mesh.telemetry import Telemetry
+from store.dead_letter_meters import DeadLetterMeters
 from store.migrate import migrate
 from store.ports import Database
 from store.serve import open_database
@@ -203,7 +204,7 @@ async def notification_store(url: str, clock: Clock) -> AsyncIterator[Notificati
     options: dict[str, Any] = {"database": url}
     async with open_database(StoreSettings(**options)) as (database, _):
         await database.write(migrate)
-        servicer = NotificationStoreServicer(database, clock)
+        servicer = NotificationStoreServicer(database, clock, DeadLetterMeters(telemetry))
         servicers: dict[str, rpc.AddServicer] = {
             "tidings.store.v1.NotificationStoreService": lambda server: add_NotificationStoreServiceServicer_to_server(
                 servicer, server

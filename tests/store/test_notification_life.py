@@ -34,6 +34,7 @@ def made(state: State = State.SCHEDULED, counts: Counts = Counts(), **fields: ob
         "finished_at": None,
         "status_report": 1,
         "estimated_audience": 0,
+        "failures": 0,
         "recipients_kept": True,
         "settled": bool(counts.expansion),
         "awaits_next": False,

@@ -1,6 +1,8 @@
 """Group commit on SQLite: what is told as written is written, whatever befalls another piece of the group."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -34,3 +36,28 @@ async def test_a_full_disk_takes_no_neighbour_with_it(tmp_path: Path) -> None:
         assert isinstance(outcomes[1], TidingsError)
         await database.write(partial(_insert, 300))
         assert await database.read(_sizes) == [*told, 300]
+
+
+async def test_a_reading_that_breaks_midway_leaves_no_old_snapshot(tmp_path: Path) -> None:
+    """What it had not read to its end would keep its connection at the database as it was then, for the readings after it."""
+    broken = []
+
+    def stumble(connection: Connection) -> None:
+        rows = connection.exec_driver_sql("SELECT * FROM t")
+        for row in rows:
+            broken.append(row)
+            raise LookupError
+
+    async with SqliteDatabase.open(tmp_path / "store.sqlite") as database:
+        await database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE t (body BLOB)").close())
+        await asyncio.gather(*(database.write(partial(_insert, size)) for size in range(1, 50)))
+        faults = []
+        for work in (database.read, database.write):
+            faults += await asyncio.gather(*(work(stumble) for _ in range(4)), return_exceptions=True)
+        await database.write(partial(_insert, 50))
+        for _ in range(8):
+            assert len(await database.read(_sizes)) == 50
+        with closing(sqlite3.connect(tmp_path / "store.sqlite")) as elsewhere, elsewhere:
+            elsewhere.execute("INSERT INTO t VALUES (zeroblob(51))")
+        await asyncio.wait_for(database.write(partial(_insert, 52)), 2)
+        assert all(isinstance(fault, LookupError) for fault in faults) and len(broken) == len(faults)

@@ -1,13 +1,15 @@
 """What this device tells the server it has: acknowledgements, of notifications too, and read marks, gathered so that many cost one
 frame.
 
-A lone one goes at once; then at most one frame every 20 ms, or whenever 50 messages have gathered. Pure: time is passed in.
+A lone one goes at once; then at most one frame every 20 ms, or whenever 50 messages have gathered. Where the server grants more
+time, as in large groups, they wait for some moment of it. Pure: time and randomness are passed in.
 """
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 
 from tidings.client.v1.frames_pb2 import Acknowledge, AcknowledgeNotification, ClientFrame, MarkRead
-from tidings.common.v1.conversation_pb2 import Position
+from tidings.common.v1.conversation_pb2 import LogEntry, Position
 
 INTERVAL = 0.020  # seconds; a receipt this late is not felt, and a busy client sends 50 frames a second instead of thousands
 MANY = 50  # messages that don't wait for the interval
@@ -16,10 +18,17 @@ MAX_NOTIFICATIONS = 500  # of one frame: half of what the contract allows, but 1
 
 
 class Acknowledgements:
-    """Gathers positions. They are cumulative: the newest of a conversation stands for all before."""
+    """Gathers positions. They are cumulative: the newest of a conversation stands for all before.
 
-    def __init__(self) -> None:
+    Args:
+        uniform: gives a random number between 0 and its argument.
+    """
+
+    def __init__(self, uniform: Callable[[float], float] = lambda limit: random.uniform(0, limit)) -> None:  # noqa: S311  (no secret)
         self._positions: dict[str, int] = {}
+        self._granted: dict[str, float] = {}  # when those must go that may wait
+        self._soon = False  # whether some may not
+        self._uniform = uniform
         self._messages = 0
         self._sent_at = float("-inf")
         self.held = False
@@ -29,10 +38,16 @@ class Acknowledgements:
         """Everything up to `seq` is safely kept."""
         if seq > self._positions.get(conversation_id, 0):
             self._positions[conversation_id] = seq
+            self._soon = self._soon or conversation_id not in self._granted
 
-    def count(self, messages: int) -> None:
-        """So many messages are among them."""
-        self._messages += messages
+    def grant(self, conversation_id: str, seconds: float, now: float) -> None:
+        """What comes in this conversation now may be acknowledged within so many seconds; call it before `add`."""
+        if conversation_id not in self._positions and conversation_id not in self._granted:
+            self._granted[conversation_id] = now + self._uniform(seconds)
+
+    def count(self, entries: Iterable[LogEntry]) -> None:
+        """These messages are among them."""
+        self._messages += sum(entry.conversation_id not in self._granted for entry in entries)
 
     def reset(self) -> None:
         """A new connection: the server sends again what it was not told of, and is told again what it may not have heard."""
@@ -47,7 +62,8 @@ class Acknowledgements:
     def take_all(self, now: float) -> list[ClientFrame]:
         """Everything, without waiting."""
         items = [Position(conversation_id=name, seq=seq) for name, seq in self._positions.items()]
-        self._positions, self._messages, self._sent_at = {}, 0, now
+        self._positions, self._granted, self._soon = {}, {}, False
+        self._messages, self._sent_at = 0, now
         pages = [items[start : start + MAX_POSITIONS] for start in range(0, len(items), MAX_POSITIONS)]
         return [ClientFrame(acknowledge=Acknowledge(positions=page)) for page in pages]
 
@@ -55,6 +71,8 @@ class Acknowledgements:
         """When to call `take`; None when there is nothing to tell."""
         if not self._positions or self.held:
             return None
+        if not self._soon:
+            return max(self._sent_at, min(self._granted.values()))
         return self._sent_at if self._messages >= MANY else self._sent_at + INTERVAL
 
 

@@ -20,7 +20,7 @@ from tidings_client import naming
 from tidings_client.background import Background
 from tidings_client.callbacks import Callbacks
 from tidings_client.connection import Connection, Place
-from tidings_client.door import Tokens, TokenSource
+from tidings_client.door import Balancers, Tokens, TokenSource, balancer_urls
 from tidings_client.errors import ClientStopped, NotConnected, TidingsClientError
 from tidings_client.exchange import Exchange
 from tidings_client.feed import EventQueue, Feed, MessageIterator
@@ -55,7 +55,8 @@ class Client(Groups):
     """One device of one user.
 
     Args:
-        url: the balancer's base URL, for example "http://127.0.0.1:8080".
+        url: the balancer's base URL, for example "http://127.0.0.1:8080"; of several balancers a list of them, or a text with
+            commas between.
         token: the user's bearer token, or a coroutine function that gives one, called again when it was refused or runs out.
         device_id: names this installation; when not given, one is made and kept in the state file.
         state: path of the state file; None keeps everything in memory.
@@ -67,11 +68,12 @@ class Client(Groups):
 
     Raises:
         StateFileError: the state file can't be used.
+        ValueError: there is no URL.
     """
 
     def __init__(  # noqa: PLR0913  (options of their own, by name)
         self,
-        url: str,
+        url: str | Iterable[str],
         token: TokenSource,
         *,
         device_id: str | None = None,
@@ -83,11 +85,12 @@ class Client(Groups):
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._tokens = Tokens(token)
+        balancers = Balancers(balancer_urls(url))
         self._ssl_context = ssl_context
         self._state = State(Path(state) if state is not None else None)
         try:
             known_as = settle_user(self._state, user_id, token)
-            self._place = Place(url.rstrip("/"), settle_device(self._state, device_id), zone, long_poll)
+            self._place = Place(balancers, settle_device(self._state, device_id), zone, long_poll)
         except BaseException:
             self._state.close()
             raise

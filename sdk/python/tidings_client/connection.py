@@ -1,6 +1,8 @@
-"""Keeps the client connected: knocks at the balancer, opens a transport, runs the exchange over it, and does so again, as
-`reconnect` decides, until it is told to stop. One task reads, one handles and writes; so frames queue up while others are handled
-or sent, and go through together.
+"""Keeps the client connected: knocks at a balancer, opens a transport, runs the exchange over it, and does so again, as
+`reconnect` decides, until it is told to stop. An edge that sends us to another one gives us a ticket for it: that one is opened at
+the appointed time, before the old session ends, and no balancer is asked unless it will not open.
+
+One task reads, one handles and writes; so frames queue up while others are handled or sent, and go through together.
 """
 
 import asyncio
@@ -17,10 +19,11 @@ from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ClientFrame, ServerFrame
 from tidings.client.v1.http_pb2 import ConnectResponse
 from tidings.common.v1 import error_pb2
-from tidings_client.door import Tokens, knock
+from tidings_client.door import Balancers, Tokens
 from tidings_client.errors import NotConnected, StateFileError, TidingsClientError
 from tidings_client.exchange import Exchange
 from tidings_client.model import FINAL_STATES, ConnectionState
+from tidings_client.moving import Appointment, Move
 from tidings_client.poll import open_poll
 from tidings_client.reconnect import Ended, Reconnect, Stop
 from tidings_client.requests import Requests
@@ -41,11 +44,11 @@ class Place:
     """Where and as whom to connect.
 
     Attributes:
-        url: the balancer's base URL.
+        balancers: where to knock.
         long_poll: "auto" (when WebSockets won't open), "never" or "always".
     """
 
-    url: str
+    balancers: Balancers
     device_id: str
     zone: str
     long_poll: str
@@ -79,6 +82,8 @@ class Connection:
         self._ended: Ended | None = None
         self._api_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._renewal: asyncio.Task[None] | None = None
+        self._appointment: Appointment | None = None  # of a session that ended before it
+        self._move: Move | None = None
         self.state = ConnectionState.CONNECTING
         self.reason = ""
 
@@ -112,6 +117,13 @@ class Connection:
 
     async def run(self, http: aiohttp.ClientSession) -> None:
         """Stay connected until a final state is reached. Cancel it to close."""
+        try:
+            await self._stay(http)
+        finally:
+            if self._move is not None:
+                await self._move.give_up()
+
+    async def _stay(self, http: aiohttp.ClientSession) -> None:
         while self.state not in FINAL_STATES:
             try:
                 await self._once(http)
@@ -127,24 +139,50 @@ class Connection:
                 await self._after(Ended("session", 0, f"an unforeseen fault: {error!r}"))
 
     async def _once(self, http: aiohttp.ClientSession) -> None:
-        """One connection, from the balancer's door to its end.
+        """One connection, from the way in to its end.
 
         Raises:
             ConnectionEnded: always, saying how.
         """
-        answer = await knock(http, self._place.url, await self._token(self._tokens.get), self._place.zone)
-        self._take_hints(answer)
-        transport = await self._open(http, answer)
+        transport = await self._arrive(http)
         self._inbound, self._ended = [], None
         try:
             await self._greet(transport)
-            await self._converse(transport)
+            await self._converse(http, transport)
         except ConnectionEnded as error:
             raise ConnectionEnded(self._with_appointment(error.ended)) from error
         finally:
+            self._appointment = self._exchange.appointment
             self._exchange.on_disconnected()
             self._requests.on_disconnected()
             await transport.close()
+
+    async def _arrive(self, http: aiohttp.ClientSession) -> Transport:
+        """A transport: to where the last edge sent us, else to where a balancer does.
+
+        Raises:
+            ConnectionEnded: neither would have us.
+        """
+        move, self._move = self._move, None
+        if move is not None:
+            return await move.transport()
+        appointment, self._appointment = self._appointment, None
+        if appointment is not None and appointment.holds(self._now()):
+            return await self._open_appointed(http, appointment)
+        token = await self._token(self._tokens.get)
+        answer = await self._place.balancers.knock(http, token, self._place.zone)
+        self._take_hints(answer)
+        return await self._open(http, answer.url, answer.api_url.rstrip("/"), answer.ticket)
+
+    async def _open_appointed(self, http: aiohttp.ClientSession, appointment: Appointment) -> Transport:
+        """A transport to the edge that expects us. Why it won't open is no matter of ours: a balancer knows a better one."""
+        try:
+            transport = await self._open(http, appointment.websocket_url, appointment.api_url, appointment.ticket)
+        except ConnectionEnded as error:
+            why = f"{appointment.url} expected us, but would not have us: {error.ended.reason}"
+            raise ConnectionEnded(Ended("session", error_pb2.ERROR_CODE_GOING_AWAY, why)) from error
+        self._set_api_url(appointment.api_url)
+        return transport
 
     async def _after(self, ended: Ended) -> None:
         """Wait, or stop."""
@@ -170,15 +208,18 @@ class Connection:
     def _take_hints(self, answer: ConnectResponse) -> None:
         first = answer.backoff_base.ToTimedelta().total_seconds()
         self._reconnect.on_hints(first, answer.backoff_max.ToTimedelta().total_seconds())
+        self._set_api_url(answer.api_url.rstrip("/"))
+
+    def _set_api_url(self, url: str) -> None:
         if self._api_url.done():
             self._api_url = asyncio.get_running_loop().create_future()
-        self._api_url.set_result(answer.api_url.rstrip("/"))
+        self._api_url.set_result(url)
 
-    async def _open(self, http: aiohttp.ClientSession, answer: ConnectResponse) -> Transport:
+    async def _open(self, http: aiohttp.ClientSession, url: str, api_url: str, ticket: str) -> Transport:
         mode = self._place.long_poll
         if mode == "always" or (mode == "auto" and self._reconnect.prefers_poll):
-            return open_poll(http, answer.api_url.rstrip("/"), answer.ticket)
-        return await open_websocket(http, answer.url, answer.ticket)
+            return open_poll(http, api_url, ticket)
+        return await open_websocket(http, url, ticket)
 
     async def _greet(self, transport: Transport) -> None:
         """Hello and Welcome."""
@@ -197,12 +238,13 @@ class Connection:
         self._reconnect.on_opened(websocket=isinstance(transport, WebSocketTransport))
         self._enter(ConnectionState.CATCHING_UP, "")
 
-    async def _converse(self, transport: Transport) -> None:
+    async def _converse(self, http: aiohttp.ClientSession, transport: Transport) -> None:
         reader = asyncio.create_task(self._read(transport))
         try:
             while True:
                 self._handle()
                 await self._speak(transport)
+                self._check_appointment(http)
                 if not self._inbound:
                     self._check_end()
                     await self._pause()
@@ -256,11 +298,22 @@ class Connection:
     def _check_end(self) -> None:
         if self._ended is not None:
             raise ConnectionEnded(self._ended)
-        now, appointment = self._now(), self._exchange.appointment
-        if appointment is not None and now >= appointment:
-            raise ConnectionEnded(Ended("session", error_pb2.ERROR_CODE_GOING_AWAY, "the edge asked us to move", 0.0))
-        if self._exchange.lost(now):
+        if self._exchange.lost(self._now()):
             raise ConnectionEnded(Ended("session", 0, "the server has gone silent"))
+
+    def _check_appointment(self, http: aiohttp.ClientSession) -> None:
+        """When it is time, leave: at once to ask a balancer, or as soon as the way to the next edge is open."""
+        now, appointment = self._now(), self._exchange.appointment
+        leaving = appointment is not None and now >= appointment.at
+        if leaving and appointment is not None and self._move is None and appointment.holds(now):
+            self._move = Move(self._open_appointed(http, appointment), self._wake.set)
+        if leaving:
+            self._exchange.appointment = None
+        if self._move is not None:
+            leaving = self._move.done
+        if leaving:
+            self._handle()
+            raise ConnectionEnded(Ended("session", error_pb2.ERROR_CODE_GOING_AWAY, "the edge asked us to move", 0.0))
 
     async def _pause(self) -> None:
         """Until a frame comes, there is something to say, or time makes something due."""
@@ -280,11 +333,13 @@ class Connection:
             _log.warning("the token could not be refreshed: %s", error)
 
     def _with_appointment(self, ended: Ended) -> Ended:
-        """An edge that closes before the time it gave wants us back at that time."""
+        """An edge that closes before the time it gave wants us back at that time; who has the next one's transport on its way has
+        nothing to wait for."""
         appointment = self._exchange.appointment
-        if appointment is None or ended.retry_after is not None:
+        if ended.retry_after is not None or (appointment is None and self._move is None):
             return ended
-        return dataclasses.replace(ended, retry_after=max(0.0, appointment - self._now()))
+        wait = 0.0 if appointment is None else max(0.0, appointment.at - self._now())
+        return dataclasses.replace(ended, retry_after=wait)
 
     def _enter(self, state: ConnectionState, reason: str) -> None:
         if (state, reason) != (self.state, self.reason):

@@ -1,6 +1,7 @@
 """The way in: tokens, and the balancer's POST /v1/connect, which gives an edge and a ticket for it."""
 
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Iterable
 
 import aiohttp
 from google.protobuf import json_format
@@ -10,7 +11,8 @@ from tidings.common.v1.error_pb2 import Error
 from tidings_client.reconnect import Ended
 from tidings_client.transport import ConnectionEnded, seconds_of
 
-CONNECT_TIMEOUT = aiohttp.ClientTimeout(total=10)  # the balancer answers from memory
+ANSWER_SECONDS = 10.0  # for the only balancer there is; it answers from memory
+NEXT_SECONDS = 3.0  # for one of several, before another is asked
 
 TokenSource = str | Callable[[], Awaitable[str]]
 
@@ -42,16 +44,62 @@ class Tokens:
         return self._token
 
 
-async def knock(http: aiohttp.ClientSession, url: str, token: str, zone: str) -> ConnectResponse:
-    """Ask the balancer for an edge.
+class Balancers:
+    """Where to knock. One that doesn't answer, or fails, is passed over; the one that answered is asked first the next time.
+
+    Args:
+        urls: base URLs. Clients begin with any of them, so that all of them don't ask the same.
+    """
+
+    def __init__(self, urls: list[str]) -> None:
+        self._urls = urls
+        self._first = random.randrange(len(urls))  # noqa: S311  (no secret)
+
+    async def knock(self, http: aiohttp.ClientSession, token: str, zone: str) -> ConnectResponse:
+        """Ask for an edge.
+
+        Raises:
+            ConnectionEnded: none gave one; it says what an answer said, rather than that another could not be reached.
+        """
+        failures: list[ConnectionEnded] = []
+        seconds = ANSWER_SECONDS if len(self._urls) == 1 else NEXT_SECONDS
+        for index in range(self._first, self._first + len(self._urls)):
+            place = index % len(self._urls)
+            try:
+                answer = await knock(http, self._urls[place], token, zone, seconds)
+            except ConnectionEnded as error:
+                failures.append(error)
+                if error.ended.code and error.ended.code < 500:
+                    break
+            else:
+                self._first = place
+                return answer
+        raise max(failures, key=lambda error: (0 < error.ended.code < 500, error.ended.code))
+
+
+def balancer_urls(given: str | Iterable[str]) -> list[str]:
+    """Base URLs, from a list of them or text with commas between.
+
+    Raises:
+        ValueError: there is none, or one is empty.
+    """
+    texts = [given] if isinstance(given, str) else list(given)
+    urls = [one.strip().rstrip("/") for text in texts for one in text.split(",")]
+    if not urls or not all(urls):
+        raise ValueError("give the balancer's base URL, for example http://127.0.0.1:8080, or several with commas between")
+    return urls
+
+
+async def knock(http: aiohttp.ClientSession, url: str, token: str, zone: str, seconds: float) -> ConnectResponse:
+    """Ask one balancer for an edge.
 
     Raises:
         ConnectionEnded: it gave none.
     """
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    body = to_json(ConnectRequest(zone=zone))
+    body, timeout = to_json(ConnectRequest(zone=zone)), aiohttp.ClientTimeout(total=seconds)
     try:
-        async with http.post(url + "/v1/connect", data=body, headers=headers, timeout=CONNECT_TIMEOUT) as response:
+        async with http.post(url + "/v1/connect", data=body, headers=headers, timeout=timeout) as response:
             text = await response.text()
             if response.status != 200:
                 retry_after = seconds_of(response.headers.get("Retry-After"))

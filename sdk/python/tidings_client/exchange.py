@@ -17,6 +17,7 @@ from tidings_client.acknowledgements import Acknowledgements, ReadMarks
 from tidings_client.errors import retry_seconds
 from tidings_client.inbox import DEFAULT_PAGE, Inbox
 from tidings_client.model import Event, Message, Status, StatusEvent
+from tidings_client.moving import Appointment
 from tidings_client.notifications import NotificationInbox
 from tidings_client.outbox import DEFAULT_WINDOW, Outbox, Record, entry_of
 from tidings_client.pacing import Heartbeats, TokenBucket
@@ -73,8 +74,8 @@ class Exchange:
         self._changes = Changes()
         self._events: list[Event] = []
         self._outcomes: list[tuple[str, Message | error_pb2.Error]] = []
-        self.appointment: float | None = None
-        """When GoAway asks us to leave."""
+        self.appointment: Appointment | None = None
+        """When and where to GoAway asks us to leave."""
         self.token_wanted = False
         """Whether the server asked for a fresh token."""
 
@@ -175,7 +176,7 @@ class Exchange:
         if self._ready or self.outbox.ready or self.reads.waiting:
             times.append(self._bucket.deadline())
         if self.appointment is not None:
-            times.append(self.appointment)
+            times.append(self.appointment.at)
         return max(min(at for at in times if at is not None), self._bucket.deadline())
 
     # ---- frames out
@@ -221,7 +222,10 @@ class Exchange:
     # ---- frames in
 
     def _on_new_message(self, frame: ServerFrame, now: float) -> None:
-        self.inbox.on_entry(frame.new_message.entry)
+        message = frame.new_message
+        if message.acknowledge_within_ms:
+            self.acknowledgements.grant(message.entry.conversation_id, message.acknowledge_within_ms / 1e3, now)
+        self.inbox.on_entry(message.entry)
 
     def _on_message_page(self, frame: ServerFrame, now: float) -> None:
         if frame.request_id in self._fetching:
@@ -276,7 +280,7 @@ class Exchange:
         self.token_wanted = True
 
     def _on_go_away(self, frame: ServerFrame, now: float) -> None:
-        self.appointment = now + frame.go_away.reconnect_after.ToTimedelta().total_seconds()
+        self.appointment = Appointment.of(frame.go_away, now)
 
     def _on_heartbeat(self, frame: ServerFrame, now: float) -> None:
         confirmed = self._confirming.pop(frame.request_id, None)
@@ -335,7 +339,7 @@ class Exchange:
         for name, seq in arrivals.positions.items():
             self._resume.on_kept(name, seq)
             self.acknowledgements.add(name, seq)
-        self.acknowledgements.count(len(arrivals.entries))
+        self.acknowledgements.count(arrivals.entries)
         self._tell(arrivals.entries, [*arrivals.gaps])
 
     def _on_kept(self, entry: LogEntry) -> None:

@@ -23,6 +23,7 @@ TURN_TIMEOUT = aiohttp.ClientTimeout(total=40)  # the server answers after 25 se
 MAX_ATTEMPTS = 3  # of one turn; then the session counts as lost
 RETRY_SECONDS = 0.2  # between attempts
 MAX_FRAMES = 200  # of ours in one turn
+CLOSE_SECONDS = 1.0  # for the last turn: the server acts on it when it comes, and may answer it much later
 
 
 class PollTransport:
@@ -71,8 +72,9 @@ class PollTransport:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._session and self._outgoing and self._ended is None:
-            with contextlib.suppress(ConnectionEnded):
-                await self._turn(self._take_outgoing())
+            with contextlib.suppress(ConnectionEnded, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._turn(self._take_outgoing())
 
     def _take_outgoing(self) -> PollRequest:
         frames, self._outgoing = self._outgoing[:MAX_FRAMES], self._outgoing[MAX_FRAMES:]

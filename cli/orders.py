@@ -1,0 +1,72 @@
+"""The processes of a plan: what each is called, its ports, its flags and its environment.
+
+Ports are given here, so that one which is started again is found where it was. Secrets go by the environment, which other users
+of the machine can't read, not by flags, which they can.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cli.plan import BALANCER_DEFAULTS, SERVICES, Plan, free_ports, http_url
+from mesh.mutual_tls import settings_in
+
+_MORE_PORTS = {"balancer": "grpc-port", "tagsvc": "mesh-port"}
+"""Services that listen for the mesh elsewhere than for those outside, and the flag that says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A process to start; `admin` is the base URL of its /readyz."""
+
+    name: str
+    service: str
+    admin: str
+    flags: list[str]
+
+
+def orders(plan: Plan) -> list[Order]:
+    """The processes of a plan, in the order they start."""
+    spare = iter(free_ports(plan.host, 3 * sum(map(len, plan.ports.values()))))
+    made = []
+    for service in SERVICES:
+        ports = plan.ports[service]
+        for number, port in enumerate(ports, 1):
+            name = service if len(ports) == 1 else f"{service}-{number}"
+            made.append(_order(plan, name, service, port or next(spare), spare))
+    return made
+
+
+def _order(plan: Plan, name: str, service: str, port: int, spare: Iterator[int]) -> Order:
+    admin_port = next(spare)
+    given: dict[str, object] = {
+        "host": plan.host,
+        "advertise": plan.advertise,
+        "port": port,
+        "admin-port": admin_port,
+        "registry": plan.registry,
+        "drain-seconds": plan.drain_seconds,
+        "log-level": plan.log_level,
+    }
+    if service in _MORE_PORTS:
+        given[_MORE_PORTS[service]] = next(spare)
+    if plan.certificates:
+        given |= {name.replace("_", "-"): path for name, path in settings_in(plan.certificates.absolute(), service).items()}
+    flags = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    return Order(name, service, http_url(plan.host, admin_port), flags)
+
+
+def environment(plan: Plan, service: str) -> dict[str, str]:
+    """What a process finds in its environment: ours, and what flags should not show."""
+    mine, prefix = dict(os.environ), f"TIDINGS_{service.upper()}"
+    if service == "store":
+        mine["TIDINGS_STORE_DATABASE"] = plan.store
+    if service in ("balancer", "edge"):
+        mine[f"{prefix}_TOKEN_SECRET"] = plan.secrets.token_secret
+        mine[f"{prefix}_TICKET_SECRET"] = plan.secrets.ticket_secret
+    if service == "balancer":
+        for name, value in BALANCER_DEFAULTS.items():
+            mine.setdefault(f"{prefix}_{name.upper()}", str(value))
+    if not plan.cache.startswith("memory:"):
+        mine[f"{prefix}_CACHE"] = plan.cache  # its URL may hold a password
+    return mine
