@@ -1,6 +1,6 @@
 """A bare fan-out: an aiohttp server that writes one frame to every WebSocket it holds, and nothing else.
 
-As a process it prints its port, waits for a line on stdin (the number of bytes to send) and then writes to all.
+As a process it prints its port, and for each line on stdin (how many bytes, and how often) writes to all.
 """
 
 import asyncio
@@ -22,18 +22,33 @@ _SECONDS = 30.0
 
 def bare_fan_out(connections: int, size: int) -> float:
     """Seconds from the beginning of the writing until the last of `connections` clients had the frame of `size` bytes."""
-    with _serving() as (process, port), generator("bench.listeners") as clients:
+    with bare_server() as (process, port), generator("bench.listeners") as clients:
         clients.do("connect_bare", port=port, count=connections)
         started = time.time()
-        assert process.stdin is not None  # noqa: S101
-        process.stdin.write(f"{size}\n")
-        process.stdin.flush()
+        _say(process, size, 1)
         seen = clients.do("await", name=BARE, count=connections, seconds=_SECONDS)
     return float(seen["last"] - started) if seen["shown"] == connections else float("inf")
 
 
+def bare_fan_out_rate(connections: int, size: int, frames: int) -> float:
+    """Deliveries per second when so many frames of `size` bytes go to `connections` clients, one after another."""
+    with bare_server() as (process, port), generator("bench.members") as clients:
+        clients.do("connect_bare", port=port, count=connections)
+        started = time.time()
+        _say(process, size, frames)
+        seen = clients.do("await_bare", deliveries=connections * frames, seconds=_SECONDS)
+    return float(seen["delivered"] / (seen["last"] - started))
+
+
+def _say(process: "subprocess.Popen[str]", size: int, frames: int) -> None:
+    assert process.stdin is not None  # noqa: S101
+    process.stdin.write(f"{size} {frames}\n")
+    process.stdin.flush()
+
+
 @contextmanager
-def _serving() -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def bare_server() -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A server as this module describes it, and its port."""
     command = [sys.executable, "-m", "bench.fan_out"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
@@ -62,10 +77,12 @@ async def _serve() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
     print(runner.addresses[0][1], flush=True)
-    size = int(await asyncio.to_thread(sys.stdin.readline))
-    for socket in sockets:
-        await socket.send_bytes(b"x" * size)
-    await asyncio.Event().wait()
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        size, frames = map(int, line.split())
+        for _ in range(frames):
+            for socket in sockets:
+                await socket.send_bytes(b"x" * size)
+            await asyncio.sleep(0)  # so that each frame goes by itself, as it would when they come one by one
 
 
 if __name__ == "__main__":

@@ -40,12 +40,13 @@ class Figure:
 
 @dataclass(slots=True)
 class Figures:
-    """All of a run. `faults` is everything that must be 0."""
+    """All of a run. `faults` is everything that must be 0; `series` is for plots."""
 
     bench: str
     settings: dict[str, Any]
     figures: list[Figure] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
+    series: dict[str, list[int]] = field(default_factory=dict)
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     hardware: dict[str, str] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)

@@ -1,6 +1,7 @@
-"""Reports of `tidings bench chat --json` as pictures: `python -m bench.plots FOLDER REPORT.json…`.
+"""Reports of `tidings bench chat` or `connect` with --json as pictures: `python -m bench.plots FOLDER REPORT.json…`.
 
-One figure shows how late messages are as the rate grows, one where the CPU goes. matplotlib comes with the development packages.
+Of chat one figure shows how late messages are as the rate grows, one where the CPU goes; of connect, who came back when. matplotlib
+comes with the development packages.
 """
 
 import json
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from bench.knee import P99_LIMIT_MS
 
+_DUE, _BACK = ": attempts due, by second", ": sessions back, by second"
 Reports = dict[str, dict[str, Any]]
 """Parsed reports by what to call them."""
 
@@ -47,6 +49,20 @@ def cost(reports: Reports, path: Path) -> None:
     _save(figure, path)
 
 
+def returns(report: dict[str, Any], path: Path) -> None:
+    """Attempts due and sessions back in each second of every return that a report of `connect` has."""
+    names = [name.removesuffix(_DUE) for name in report["series"] if name.endswith(_DUE)]
+    figure, rows = plt.subplots(len(names), figsize=(8, 2.2 * len(names)), layout="constrained", squeeze=False)
+    for name, (axes,) in zip(names, rows, strict=True):
+        for what, suffix, width in (("attempts due", _DUE, 0.9), ("sessions back", _BACK, 0.5)):
+            counts = report["series"][name + suffix]
+            axes.bar(range(len(counts)), counts, width=width, label=what)
+        axes.set(title=f"{report['settings']['sessions']:,} sessions, {name}", ylabel="in each second")
+    rows[0][0].legend()
+    rows[-1][0].set(xlabel="seconds")
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -61,8 +77,13 @@ def main() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "tidings"  # the same figures give the same file
     reports = {file.stem: json.loads(file.read_text()) for file in files}
     folder.mkdir(parents=True, exist_ok=True)
-    latency(reports, folder / "chat-latency.svg")
-    cost(reports, folder / "chat-cost.svg")
+    chats = {name: report for name, report in reports.items() if report["bench"] == "chat"}
+    if chats:
+        latency(chats, folder / "chat-latency.svg")
+        cost(chats, folder / "chat-cost.svg")
+    for report in reports.values():
+        if report["bench"] == "connect":
+            returns(report, folder / "connect-returns.svg")
 
 
 if __name__ == "__main__":

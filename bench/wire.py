@@ -7,6 +7,7 @@ zero, which is allowed and leaves the payload as it is. Frames are given to one 
 import asyncio
 import base64
 import os
+import socket
 from collections.abc import Callable
 from typing import cast
 from urllib.parse import urlsplit
@@ -93,6 +94,16 @@ class WireConnection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames)
 
+    def pause(self) -> None:
+        """Read nothing more."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def abort(self) -> None:
+        """Leave without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close(self) -> None:
         """Say goodbye and leave."""
         if self._transport is not None:
@@ -121,13 +132,16 @@ class WireConnection(asyncio.Protocol):
         return rest
 
 
-async def connect(url: str, on_frame: Callable[[bytes], None], on_close: Callable[[int], None]) -> WireConnection:
+async def connect(
+    url: str, on_frame: Callable[[bytes], None], on_close: Callable[[int], None], receive_buffer: int = 0
+) -> WireConnection:
     """Open a connection.
 
     Args:
         url: ws://host:port/path?query.
         on_frame: given each binary message.
         on_close: given the close code.
+        receive_buffer: bytes that the kernel may hold for us; 0 leaves that to the kernel.
 
     Raises:
         HandshakeRefusedError: the server did not upgrade.
@@ -138,10 +152,16 @@ async def connect(url: str, on_frame: Callable[[bytes], None], on_close: Callabl
     if parts.scheme != "ws" or not parts.hostname:
         raise ValueError(f"{url}: the generator speaks plain ws:// only")
     request = _request(parts.netloc, parts.path + ("?" + parts.query if parts.query else ""))
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(
-        lambda: WireConnection(request, on_frame, on_close), parts.hostname, parts.port or 80
-    )
+    loop, sock = asyncio.get_running_loop(), socket.socket()
+    sock.setblocking(False)
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        await loop.sock_connect(sock, (parts.hostname, parts.port or 80))
+        _, connection = await loop.create_connection(lambda: WireConnection(request, on_frame, on_close), sock=sock)
+    except BaseException:
+        sock.close()
+        raise
     await connection.opened
     return connection
 
