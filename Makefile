@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 SERVICES := mesh tagset balancer edge router store tagsvc scheduler cli bench
 SOURCES := $(SERVICES) sdk/python tests scripts docs/examples
 
-.PHONY: help up test setup setup-dev servers gen gen-check gen-typescript gen-go gen-java contracts lint format types imports unit wheel bench errors-page clean
+.PHONY: help up test setup setup-dev servers gen gen-check gen-typescript gen-go gen-java contracts lint format types imports unit wheel bench faults errors-page clean
 
 help:  ## what there is
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 36
@@ -27,7 +27,7 @@ $(VENV)/.dev: $(VENV)/.run
 	scripts/setup "$(PYTHON)" "$(VENV)" ".[dev]"
 	@touch $@
 
-servers:  ## PostgreSQL and etcd for the tests, from Debian's packages
+servers:  ## PostgreSQL, etcd and Redis for the tests, from Debian's packages
 	@scripts/servers
 
 lint: setup-dev  ## ruff: lint and format
@@ -67,6 +67,10 @@ wheel: setup-dev  ## the wheel, in an empty environment
 
 bench: setup-dev servers  ## measure chat, with baselines beside it
 	$(BIN)/tidings bench chat $(ARGS)
+
+faults: setup-dev servers  ## every fault at a fleet under load; writes docs/reliability.md's table (about 25 minutes)
+	@scripts/servers faults
+	$(BIN)/python -m tests.faults --write $(ARGS)
 
 errors-page: setup-dev  ## write docs/errors.md from the contract
 	$(BIN)/python scripts/errors_page.py

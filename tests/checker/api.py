@@ -1,5 +1,6 @@
 """The HTTP API as a stranger would use it: history, chats and members, in a user's name, past the SDK and its cache."""
 
+from collections import deque
 from typing import Any, TypeVar
 
 import aiohttp
@@ -36,13 +37,13 @@ class Api:
 
     Args:
         session: of aiohttp.
-        url: the balancer's.
+        url: the balancer's; several with commas between.
         token: the user's.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
         self._session = session
-        self._balancer = url.rstrip("/")
+        self._balancers = deque(one.rstrip("/") for one in url.split(","))
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._edge = ""
 
@@ -80,10 +81,16 @@ class Api:
             RefusedError: the server said no.
             aiohttp.ClientError, OSError, TimeoutError: nobody knows.
         """
-        if not self._edge:
-            self._edge = (await self._ask("POST", f"{self._balancer}/v1/connect", http_pb2.ConnectResponse(), "{}", {})).api_url
-        body = None if request is None else json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
-        return await self._ask(method, self._edge + path, answer, body, query or {})
+        try:
+            if not self._edge:
+                asked = f"{self._balancers[0]}/v1/connect"
+                self._edge = (await self._ask("POST", asked, http_pb2.ConnectResponse(), "{}", {})).api_url
+            body = None if request is None else json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
+            return await self._ask(method, self._edge + path, answer, body, query or {})
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            self._edge = ""  # the next call looks for another way
+            self._balancers.rotate()
+            raise
 
     async def _ask(self, method: str, url: str, answer: T, body: str | None, query: dict[str, str]) -> T:
         arguments: dict[str, Any] = {"data": body, "params": query, "headers": self._headers, "timeout": _TIMEOUT}

@@ -33,20 +33,31 @@ class SqliteFences:
 
 
 class PostgresFences:
-    """Of a store on PostgreSQL.
+    """Of a store on PostgreSQL, which may be away: then the fence last read still says what it was.
 
     Args:
         url: of the database.
     """
 
     def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
+        self._url = url
+        self._connection: psycopg.Connection | None = None
+        self._last: dict[str, int] = {}
 
     def read(self, notification_id: str) -> int:
         """Its fence now; 0 when there is no such notification."""
-        row = self._connection.execute(_SQL + "%s", (notification_id,)).fetchone()
-        return int(row[0]) if row else 0
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=2)
+            row = self._connection.execute(_SQL + "%s", (notification_id,)).fetchone()
+        except psycopg.OperationalError:
+            self.close()
+        else:
+            self._last[notification_id] = int(row[0]) if row else 0
+        return self._last.get(notification_id, 0)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,9 @@ HOST = "127.0.0.1"
 START_SECONDS = 60.0  # nine interpreters on two busy cores
 LEASE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_SERVICES = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
+SMALL = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
+"""How many of each service, in the order they start."""
+
 _PORTS = {"tagsvc": ("port", "mesh-port"), "balancer": ("port", "grpc-port")}
 _QUICK = {
     "router": {"lease-seconds": LEASE_SECONDS, "resend-seconds": 1.0, "expand-seconds": 1.0},
@@ -42,12 +44,24 @@ _QUICK = {
 
 @dataclass
 class Member:
-    """One process, whether it runs or not, and its ports by the flag that sets them."""
+    """One process, whether it runs or not, its ports by the flag that sets them, and what else it is told.
+
+    Attributes:
+        wrapper: what runs it, in place of `python -m`.
+    """
 
     name: str
     service: str
     ports: dict[str, int]
+    flags: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ("-m",)
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
 
 
 @dataclass
@@ -56,6 +70,8 @@ class Fleet:
 
     Attributes:
         folder: of the logs.
+        database: what the stores write to, as they are told.
+        registry: of all.
         fences: look into the store's database.
     """
 
@@ -71,8 +87,12 @@ class Fleet:
 
     @property
     def url(self) -> str:
-        """The balancer's."""
-        return f"http://{HOST}:{self.members['balancer'].ports['port']}"
+        """The balancers', with commas between."""
+        return ",".join(f"http://{HOST}:{one.ports['port']}" for one in self.of("balancer"))
+
+    def of(self, service: str) -> list[Member]:
+        """The members that are one service."""
+        return [one for one in self.members.values() if one.service == service]
 
     def token(self, user_id: str) -> str:
         """A token for a user, good for an hour."""
@@ -88,11 +108,13 @@ class Fleet:
         """Start one."""
         one = self.members[name]
         ports = {flag: str(port) for flag, port in one.ports.items()}
-        given = ports | {"registry": self.registry, **{flag: str(value) for flag, value in _QUICK.get(one.service, {}).items()}}
+        quick = {flag: str(value) for flag, value in _QUICK.get(one.service, {}).items()}
+        given = ports | {"registry": self.registry} | quick | one.flags
         flags = [part for flag, value in given.items() for part in (f"--{flag}", value)]
-        command = [*_dying_with_us(), sys.executable, "-m", one.service, *flags]
+        command = [*_dying_with_us(), sys.executable, *one.wrapper, one.service, *flags]
+        environment = self._environment(one.service) | one.environment
         with (self.folder / f"{name}.log").open("ab") as log:
-            one.process = subprocess.Popen(command, env=self._environment(one.service), stdout=log, stderr=log)
+            one.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -100,6 +122,20 @@ class Fleet:
         if process is not None:
             process.kill()
             process.wait()
+
+    def stop(self, name: str) -> None:
+        """SIGTERM: it drains, and ends by itself."""
+        self._signal(name, signal.SIGTERM)
+
+    def await_end(self, name: str) -> None:
+        """Wait until it has ended.
+
+        Raises:
+            TimeoutExpired: it goes on.
+        """
+        process = self.members[name].process
+        if process is not None:
+            process.wait(START_SECONDS)
 
     def freeze(self, name: str) -> None:
         """SIGSTOP: it does nothing, and its connections stay open."""
@@ -127,7 +163,8 @@ class Fleet:
         async with open_registry(self.registry) as registry:
             nodes = await anext(registry.watch("router"))
         address = nodes[naming.owner(notification_id, nodes) or ""].grpc_address
-        return next(name for name, one in self.members.items() if address.endswith(f":{one.ports['port']}"))
+        port = address.rpartition(":")[2]
+        return next(one.name for one in self.of("router") if port in (str(one.ports["port"]), one.flags.get("advertise-port")))
 
     def await_ready(self, *names: str) -> None:
         """Wait until these serve.
@@ -160,7 +197,7 @@ class Fleet:
         self.fences.close()
 
     def _addresses(self, service: str, first: int) -> str:
-        ports = [member.ports["port"] for member in self.members.values() if member.service == service]
+        ports = [member.ports["port"] for member in self.of(service)]
         turned = ports[first % len(ports) :] + ports[: first % len(ports)]
         return "ipv4:" + ",".join(f"{HOST}:{port}" for port in turned)
 
@@ -184,19 +221,32 @@ class Fleet:
 
 @contextmanager
 def run_fleet(folder: Path, postgres: PostgresServer, etcd: EtcdServer) -> Iterator[Fleet]:
-    """A fleet that serves until the context ends."""
+    """A small fleet that serves until the context ends."""
     database = postgres.new_database()
-    fleet = Fleet(folder, database, f"etcd://{etcd.endpoint}", PostgresFences(database))
-    for service, count in _SERVICES.items():
+    with running(Fleet(folder, database, f"etcd://{etcd.endpoint}", PostgresFences(database), members(SMALL))) as fleet:
+        yield fleet
+
+
+def members(counts: Mapping[str, int]) -> dict[str, Member]:
+    """So many of each service, by name, none of them running."""
+    made = {}
+    for service, count in counts.items():
         for number in range(1, count + 1):
             name = service if count == 1 else f"{service}-{number}"
             ports = {flag: lasting_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
-            fleet.members[name] = Member(name, service, ports)
+            made[name] = Member(name, service, ports)
+    return made
+
+
+@contextmanager
+def running(fleet: Fleet) -> Iterator[Fleet]:
+    """Start a fleet; it serves until the context ends."""
     try:
         for name in fleet.members:
             fleet.start(name)
         fleet.await_ready(*fleet.members)
-        _await_edge(fleet.url)
+        for url in fleet.url.split(","):
+            _await_edge(url)
         yield fleet
     finally:
         fleet.close()

@@ -7,8 +7,8 @@ import asyncio
 import os
 import random
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -57,10 +57,22 @@ async def live_through(
     fault: Fault = no_fault,
     heal: Callable[[], None] | None = None,
 ) -> None:
-    """Act under a fault, settle, read back, judge.
+    """Act under a fault, settle, read back, judge; see `live`."""
+    settled = await live(recorder, works, seconds, fault, heal)
+    verdict(recorder.history, recorder.seed, settled=settled)
+
+
+async def live(
+    recorder: Recorder,
+    works: Sequence[Work],
+    seconds: float,
+    fault: Fault = no_fault,
+    heal: Callable[[], None] | None = None,
+) -> bool:
+    """Act under a fault, settle, read back; False when not everybody got what they are owed.
 
     Args:
-        seconds: how long to act.
+        seconds: how long to act at least; as long as the fault lasts.
         heal: called when the fault is over.
     """
     async with AsyncExitStack() as stack:
@@ -68,17 +80,28 @@ async def live_through(
             for one in works:
                 await stack.enter_async_context(one.open())
         enough = asyncio.Event()
-        failing = asyncio.create_task(fault(random.Random(recorder.seed), enough))
-        await asyncio.gather(*(one.work(seconds) for one in works))
-        enough.set()
-        await failing
+        async with _beside(fault(random.Random(recorder.seed), enough)) as failing:
+            await asyncio.gather(*(one.work(seconds) for one in works))
+            enough.set()
+            await failing
         if heal is not None:
             heal()
         settled = all(await asyncio.gather(*(one.settle(SETTLE_SECONDS) for one in works)))
         if settled:
             async with asyncio.timeout(SETTLE_SECONDS):
                 await asyncio.gather(*(one.read_back() for one in works))
-    verdict(recorder.history, recorder.seed, settled=settled)
+    return settled
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """Run something beside the body, and not longer."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def verdict(history: list[Operation], seed: int, *, settled: bool) -> None:

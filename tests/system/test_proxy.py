@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.system.proxy import Proxy, open_proxy
+from tests.system.proxy import CLEAR, CUT, Proxy, Weather, open_proxy
 
 
 @pytest.fixture
@@ -71,4 +71,49 @@ async def test_random_faults_are_counted_and_harm_only_connections(proxy: Proxy)
     for _ in range(10):
         proxy.fail_one()
     assert sum(proxy.faults.values()) == 10
+    await connect(proxy)
+
+
+async def test_what_is_held_one_way_comes_later_and_the_other_way_passes(proxy: Proxy) -> None:
+    reader, writer = await connect(proxy)
+    proxy.weather(CLEAR, CUT)
+    writer.write(b"later")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.1)
+    assert proxy.passed == 5 + 5 + 5, "hello went up and down, and `later` went up"
+    proxy.clear()
+    assert await asyncio.wait_for(reader.readexactly(5), 5) == b"later"
+
+
+async def test_a_cut_that_is_forgotten_ends_in_a_reset(proxy: Proxy) -> None:
+    reader, writer = await connect(proxy)
+    proxy.weather(CUT, CUT)
+    writer.write(b"lost")
+    proxy.clear(reset=True)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(1), 5)
+
+
+async def test_slices_and_delays_change_nothing_but_the_time(proxy: Proxy) -> None:
+    reader, writer = await connect(proxy)
+    proxy.weather(Weather(delay=0.01, piece=2), Weather(piece=3))
+    began = asyncio.get_running_loop().time()
+    writer.write(b"a longer word")
+    assert await asyncio.wait_for(reader.readexactly(13), 5) == b"a longer word"
+    assert asyncio.get_running_loop().time() - began >= 7 * 0.01
+
+
+async def test_weather_over_one_dialer_spares_the_others(proxy: Proxy) -> None:
+    names = iter(["edge-1", "scheduler-1"])
+    proxy.dialer = lambda port: next(names)
+    edge, _ = await connect(proxy), await connect(proxy)
+    proxy.weather(CUT, CUT, "edge")
+    edge[1].write(b"lost?")
+    await connect_as(proxy, "scheduler-2")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(edge[0].read(1), 0.1)
+
+
+async def connect_as(proxy: Proxy, name: str) -> None:
+    proxy.dialer = lambda port: name
     await connect(proxy)

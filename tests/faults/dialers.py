@@ -1,0 +1,32 @@
+"""Who holds the other end of a connection on this machine: from the kernel's tables (Linux, proc(5))."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_LOCAL, _INODE = 1, 9  # columns of /proc/net/tcp
+
+
+def holder(port: int, pids: Mapping[str, int]) -> str:
+    """The name of the process that has a socket on this local port of 127.0.0.1; "" when it is none of them.
+
+    Args:
+        pids: name -> process id.
+    """
+    inode = _inode(port)
+    return next((name for name, pid in pids.items() if inode and _holds(pid, inode)), "")
+
+
+def _inode(port: int) -> str:
+    wanted = f"0100007F:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        columns = line.split()
+        if columns[_LOCAL] == wanted and columns[_INODE] != "0":
+            return columns[_INODE]
+    return ""
+
+
+def _holds(pid: int, inode: str) -> bool:
+    try:
+        return any(str(one.readlink()) == f"socket:[{inode}]" for one in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended, or a file was closed meanwhile
+        return False
