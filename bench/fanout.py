@@ -141,14 +141,13 @@ class _Run:
     def _note(self, rate: float, name: str, found: dict[str, Any], chat: dict[str, Any]) -> None:
         add, latency, last = self._figures.add, found["latency"], found["last_latency"]
         note = f"{rate:g} messages/s: {rate * (self._options.members - 1):,.0f} offered"
-        target = DELIVERIES if not name else None
-        add(f"deliveries{name}", found["delivered_rate"], "/s", target, most=False, note=note)
+        add(f"deliveries{name}", found["delivered_rate"], "/s", note=note)
         add(f"from send to delivery{name}, p50", latency["p50"], "ms", note=f"p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}")
         add(f"until the last member has it{name}, p50", last["p50"], "ms", note=f"p99 {last['p99']:.1f}, most {last['max']:.1f}")
         spoken = found["acknowledgements"] / found["seconds"]
         add(f"acknowledged{name}", spoken, "frames/s", note=f"{found['receipts']} receipts, {found['generator_cpu_share']} CPU")
         self._chat_latency(f"1-1 chat, the group busy{name}", chat)
-        self._figures.faults |= {**found["faults"], "not delivered": self._figures.faults.get("not delivered", 0)}
+        self._figures.faults |= found["faults"]  # of the run so far
 
     def _chat_latency(self, name: str, step: dict[str, Any]) -> None:
         found = step["delivered_latency"]

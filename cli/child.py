@@ -18,7 +18,7 @@ from cli.orders import Order
 
 STOP_SECONDS = 15.0  # a child that has not drained by then is killed
 POLL_SECONDS = 0.1
-LINE_BYTES = 1 << 20  # a log line longer than this ends the child's pipe; tracebacks are far below
+LINE_BYTES = 1 << 20  # a log line longer than this is left out; tracebacks are far below
 
 Tell = Callable[[Order, str], None]
 """Prints a line that a child said."""
@@ -90,19 +90,31 @@ class Child:
 
     async def _live(self) -> str:
         """One life; gives how it ended."""
-        self._process = process = await self._spawn()
+        try:
+            self._process = process = await self._spawn()
+        except OSError as error:  # no memory, or no room in a table: that may pass
+            return f"could not be started ({error.strerror or error})"
         if self._stopping.is_set():  # meanwhile
             self._signal(signal.SIGTERM)
         looking = asyncio.create_task(self._look())
         try:
             if process.stdout is not None:
-                with contextlib.suppress(ValueError):
-                    async for line in process.stdout:
-                        self._said(self.order, line.decode(errors="replace").rstrip())
+                await self._listen(process.stdout)
             return _ending(await process.wait())
         finally:
             looking.cancel()
             self.ready.clear()
+
+    async def _listen(self, said: asyncio.StreamReader) -> None:
+        """Pass on what it says until it ends; to one that nobody listens to, its next words would be the last."""
+        while True:
+            try:
+                line = await said.readline()
+            except ValueError:
+                line = b"(a line too long to be shown)\n"
+            if not line:
+                return
+            self._said(self.order, line.decode(errors="replace").rstrip())
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from cli.failure import USAGE, CommandError
 from cli.inside import Certificates, Gate, Inside, RegistryUrl
 from cli.lines import clock, plain, utc
-from cli.options import DEFAULT_DATA, Data, Json, say, say_json
+from cli.options import DEFAULT_DATA, Data, Json, note, say, say_json
+from mesh import errors
 from tidings.store.v1 import dead_letter_pb2 as pb
 from tidings.store.v1.dead_letter_pb2_grpc import DeadLetterServiceStub
 from tidings.store.v1.message_log_pb2 import MarkAdvance
@@ -89,7 +90,7 @@ def show(
         say_json(found)
     else:
         for name, value in found.items():
-            say(f"{name:<15} {value}")
+            say(f"{name:<15} {plain(str(value))}")
 
 
 @app.command(epilog="Example: [bold]tidings deadletter replay --all --kind dispatch[/bold]")
@@ -135,15 +136,23 @@ def discard(
 def _each(
     letter_ids: list[str], kind: KindName | None, one: Callable[[Inside, str], Awaitable[None]], *, every: bool
 ) -> Callable[[Inside], Awaitable[None]]:
-    """Does something to the letters given, or to all."""
+    """Does something to the letters given, or to all; one that is refused, or that somebody else dealt with, holds up no other."""
     if bool(letter_ids) == every:
         raise CommandError("which letters?", "give their ids, or --all", status=USAGE)
     if kind is not None and not every:
         raise CommandError("--kind goes with --all", "leave it out", status=USAGE)
 
     async def work(inside: Inside) -> None:
-        for letter_id in letter_ids or [letter.dead_letter_id async for letter in _letters(inside, kind, None)]:
-            await one(inside, letter_id)
+        wanted = letter_ids or [letter.dead_letter_id async for letter in _letters(inside, kind, None)]
+        refused = 0
+        for letter_id in wanted:
+            try:
+                await one(inside, letter_id)
+            except errors.TidingsError as error:
+                note(f"{letter_id}: {plain(error.message)}")
+                refused += 1
+        if refused:
+            raise CommandError(f"{refused} of {len(wanted)} letters could not be dealt with", "see above for what and why")
 
     return work
 
@@ -199,7 +208,7 @@ def line(letter: pb.DeadLetter, now: datetime) -> str:
     entries = f" {letter.from_seq}-{letter.to_seq}" if letter.kind == pb.DEAD_LETTER_KIND_DISPATCH else ""
     when = clock(letter.update_time.ToDatetime(UTC), now)
     what = f"{_kind(letter)} {plain(letter.subject)}{entries}"
-    return f"{letter.dead_letter_id}  {when}  {what}  {letter.attempts} times: {letter.reason} ({plain(letter.detail)})"
+    return f"{letter.dead_letter_id}  {when}  {what}  {letter.attempts} times: {plain(letter.reason)} ({plain(letter.detail)})"
 
 
 def _kind(letter: pb.DeadLetter) -> str:

@@ -20,7 +20,7 @@ def find(edges: Sequence[Edge], word: str, urls: Sequence[str] = ()) -> Edge:
     Raises:
         CommandError: it names none, or several.
     """
-    found = [edge for edge in edges if _named(edge, word, urls)] or [edge for edge in edges if word in edge.instance.instance_id]
+    found = [edge for edge in edges if _named(edge, word, urls)] or [edge for edge in edges if _part(edge, word)]
     if len(found) == 1:
         return found[0]
     listed = "; ".join(f"{edge.instance.instance_id} at {edge.instance.public_url}" for edge in found or edges) or "none"
@@ -41,7 +41,11 @@ def name(public_url: str, urls: Sequence[str]) -> str:
 def _named(edge: Edge, word: str, urls: Sequence[str]) -> bool:
     url = edge.instance.public_url
     places = {edge.instance.instance_id, url, urlsplit(url).netloc, str(port(url)), name(url, urls)}
-    return word in places
+    return bool(word) and word in places
+
+
+def _part(edge: Edge, word: str) -> bool:
+    return bool(word) and word in edge.instance.instance_id
 
 
 def port(url: str) -> int | None:

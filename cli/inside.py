@@ -85,6 +85,7 @@ class Inside:
             service: which.
             stub: of the generated class.
             ask: makes the call on the stub.
+            limit: seconds to wait for each.
 
         Raises:
             CommandError: none runs, or none answers.
@@ -94,11 +95,11 @@ class Inside:
         said = "none is registered"
         for instance in sorted(found, key=lambda one: one.draining):
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(limit):
                     with rpc.named_errors():
                         return await ask(stub(self._channel(service, instance)))
             except TimeoutError:
-                said = f"{instance.instance_id} did not answer within {ANSWER_SECONDS:.0f} s"
+                said = f"{instance.instance_id} did not answer within {limit:.0f} s"
             except errors.TidingsError as error:
                 if error.code not in PASSING:
                     raise

@@ -125,7 +125,9 @@ def notification_json(shown: Notification) -> dict[str, Any]:
 
 def notification_line(shown: Notification, now: datetime) -> str:
     """One line: when it was due, what kind it is, what it says."""
-    what = plain(shown.text) if shown.content.HasField("text") else f"({shown.content.custom.type or 'nothing that is text'})"
+    what = (
+        plain(shown.text) if shown.content.HasField("text") else f"({plain(shown.content.custom.type) or 'nothing that is text'})"
+    )
     return f"{clock(shown.send_time or now, now)} [{plain(shown.type)}] {what}"
 
 

@@ -86,8 +86,9 @@ class Source:
 
     async def _edges(self) -> dict[str, Edge]:
         try:
-            return {edge.instance.instance_id: edge for edge in await list_edges(self._inside)}
-        except (CommandError, errors.TidingsError):
+            async with asyncio.timeout(SCRAPE_SECONDS):  # one that hangs must not hold up the table
+                return {edge.instance.instance_id: edge for edge in await list_edges(self._inside)}
+        except (CommandError, TimeoutError, errors.TidingsError):
             return {}
 
     async def _read(self, instance: Instance) -> Reading | None:

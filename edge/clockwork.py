@@ -11,6 +11,7 @@ from edge.switchboard import Switchboard
 SLICE = 500  # sessions looked at before others get their turn
 RESYNC_SLICE = 20  # sessions synced again at once
 PUBLISH_SECONDS = 1.0
+TURNS = 4  # of the event loop after each slice of what is for many: what takes others some turns is not to take as many slices
 SETTLE_SECONDS = 0.5  # after a link changed, wait so long for others: one pass then does for all
 
 
@@ -59,12 +60,13 @@ def _resync(numbers: list[int], switchboard: Switchboard, now: float) -> None:
 async def write_broadcasts(
     wanted: asyncio.Event, switchboard: Switchboard, clock: Callable[[], float], wall: Callable[[], float]
 ) -> None:
-    """Whenever `wanted` is set, write what is broadcast, one slice a turn of the event loop: chat goes in between."""
+    """Whenever `wanted` is set, write what is for many, one slice in a few turns of the event loop: chat goes in between."""
     while True:
         await wanted.wait()
         if not switchboard.write_slice(clock(), wall()):
             wanted.clear()
-        await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
 
 async def publish(metrics: EdgeMetrics) -> None:

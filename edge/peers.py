@@ -104,8 +104,17 @@ class Peers:
             _log.info("conversation ended", peer=who)
         except _FAULTS as fault:
             _log.warning("conversation lost", peer=who, fault=_describe(fault))
+        except asyncio.CancelledError:  # so ends, too, a call that the conversation itself gave up
+            if _being_cancelled():
+                raise
+            _log.warning("conversation given up", peer=who)
         except Exception:
             _log.exception("conversation failed", peer=who)  # a fault of ours; the next attempt begins clean
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _backoff(attempt: int) -> float:

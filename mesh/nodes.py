@@ -141,12 +141,17 @@ class NodePool:
                 self._ask_on(error, tried, until)
 
     async def stream(
-        self, method: "Callable[[Node], grpc.aio.UnaryStreamMultiCallable[Q, R]]", request: Q, timeout: float | None = None
+        self,
+        method: "Callable[[Node], grpc.aio.UnaryStreamMultiCallable[Q, R]]",
+        request: Q,
+        timeout: float | None = None,
+        silence: float = math.inf,
     ) -> AsyncIterator[R]:
         """The responses of an instance, or of another when it fails, or is silent for too long, before the first of them.
 
         Args:
             timeout: seconds for all of it; None for no bound, but then the first response is to come within 5.
+            silence: seconds between two responses after which the stream counts as lost, where the other side speaks regularly.
 
         Raises:
             TidingsError: as `call`; after the first response whatever ends the stream.
@@ -160,7 +165,7 @@ class NodePool:
             responses = method(node)(request, timeout=None if timeout is None else max(0.0, until - time.monotonic()))
             try:
                 with node.judged(within):
-                    async for response in _prompt(responses, within):
+                    async for response in _prompt(responses, min(within, silence), silence):
                         if not begun:
                             begun = True
                             node.answered()
@@ -244,16 +249,16 @@ class NodePool:
                 await node.channel.close()
 
 
-async def _prompt(responses: "grpc.aio.UnaryStreamCall[Q, R]", within: float) -> AsyncIterator[R]:
-    """The responses of a stream, the first of which must come within so many seconds."""
-    iterator = aiter(responses)
-    try:
-        async with asyncio.timeout(None if within == math.inf else within):
-            first = await anext(iterator)
-    except StopAsyncIteration:
-        return
-    except TimeoutError as silence:
-        raise errors.unavailable("a service needed for this did not answer in time; send it again") from silence
-    yield first
-    async for response in iterator:
+async def _prompt(responses: "grpc.aio.UnaryStreamCall[Q, R]", within: float, silence: float) -> AsyncIterator[R]:
+    """The responses of a stream: the first must come within so many seconds, each of the others after no longer silence."""
+    iterator, patience = aiter(responses), within
+    while True:
+        try:
+            async with asyncio.timeout(None if patience == math.inf else patience):
+                response = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as fault:
+            raise errors.unavailable("a service needed for this did not answer in time; send it again") from fault
         yield response
+        patience = silence

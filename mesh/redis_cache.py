@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from mesh.batching import Batcher
 from mesh.cache import EDGE_SECONDS, QUICK_SECONDS, SESSION_SECONDS, SessionRecord, by_user
@@ -175,7 +176,7 @@ class RedisSessionDirectory:
         if not wanted:
             return True
         answer = await self._writes.call(wanted)
-        return answer is not None and not _faulty(answer)
+        return answer is not None and not _faulty(one for one in answer if not _foreign(one))
 
 
 class RedisRecentBytes:
@@ -245,5 +246,10 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _faulty(answer: Sequence[object]) -> bool:
+def _faulty(answer: Iterable[object]) -> bool:
     return any(isinstance(one, Exception) for one in answer)
+
+
+def _foreign(result: object) -> bool:
+    """Whether something that isn't ours lies at the key: writing again would never help, and hold up all other writes."""
+    return isinstance(result, ResponseError) and str(result).startswith("WRONGTYPE")

@@ -10,6 +10,7 @@ It must not know what the entries mean.
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -64,6 +65,7 @@ class AppendStream:
         self._room = asyncio.Condition()
         self._writing = asyncio.Lock()
         self._call: grpc.aio.StreamStreamCall[AppendRequest, AppendResponse] | None = None
+        self._finishing = False  # whether nothing more is written on it
         self._node: Node | None = None
 
     async def submit(self, entries: list[NewEntry]) -> Answer:
@@ -98,7 +100,7 @@ class AppendStream:
         """Serve one stream until it ends or fails."""
         node.breaker.on_asked(time.monotonic())
         call = node.stub(MessageLogServiceStub).Append()
-        self._call, self._node, self._sent = call, node, 0
+        self._call, self._node, self._sent, self._finishing = call, node, 0, False
         for batch in self._in_flight:
             batch.since = time.monotonic()
         try:
@@ -119,7 +121,7 @@ class AppendStream:
     async def _push(self) -> None:
         """Write what is in flight and not yet on this stream. A failing write is noticed where answers are read."""
         async with self._writing:
-            while (call := self._call) is not None and self._sent < len(self._in_flight):
+            while (call := self._call) is not None and not self._finishing and self._sent < len(self._in_flight):
                 batch = self._in_flight[self._sent]
                 self._sent += 1
                 try:
@@ -179,8 +181,10 @@ class AppendStream:
             if self._in_flight and time.monotonic() - self._in_flight[0].since > self._patience_with(node):
                 self._patience = min(2 * self._patience, _ANSWER_SECONDS)
                 call.cancel()
-            elif node.leaving.is_set():
-                await self._finish(call)
+            elif node.leaving.is_set() and not self._finishing:
+                with contextlib.suppress(TimeoutError):  # while a write stands still: look again, for silence too
+                    async with asyncio.timeout(_WATCH_SECONDS):
+                        await self._finish(call)
 
     def _patience_with(self, node: Node) -> float:
         """Seconds for which it may answer nothing."""
@@ -189,11 +193,12 @@ class AppendStream:
         return _SUSPECT_SECONDS if node.breaker.state is State.OPEN else self._patience
 
     async def _finish(self, call: "grpc.aio.StreamStreamCall[AppendRequest, AppendResponse]") -> None:
-        """Write nothing more on this stream; it ends when what it holds is answered."""
+        """Write nothing more on this stream; it ends when what it holds is answered, or as any other when nothing comes."""
         async with self._writing:
             if self._call is call:
-                self._call = None
-                await call.done_writing()
+                self._finishing = True
+                with contextlib.suppress(grpc.aio.InternalError):  # noticed where answers are read
+                    await call.done_writing()
 
 
 async def _read(call: "grpc.aio.StreamStreamCall[AppendRequest, AppendResponse]") -> AppendResponse | None:

@@ -9,6 +9,7 @@ from tidings.tag.v1 import audience_pb2 as audience
 from tidings.tag.v1.audience_pb2_grpc import AudienceServiceStub
 
 _PROGRESS_SECONDS = 4.0  # under half a lease: a store that hangs leaves time to ask another
+_SILENCE_SECONDS = 7.0  # tagsvc speaks every 2 s
 _LARGE_SECONDS = 30.0  # what may carry whole expansions
 
 
@@ -60,4 +61,4 @@ class GrpcAudienceService:
 
     def watch_snapshots(self, request: audience.WatchSnapshotsRequest) -> AsyncIterator[audience.WatchSnapshotsResponse]:
         """See `AudienceService`."""
-        return self._stream(lambda node: node.stub(AudienceServiceStub).WatchSnapshots, request)
+        return self._stream(lambda node: node.stub(AudienceServiceStub).WatchSnapshots, request, silence=_SILENCE_SECONDS)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh import errors
 from mesh.times import timestamp
-from scheduler import checks, timing
+from scheduler import checks, repeats, timing
 from scheduler.hints import RefreshHints
 from scheduler.ports import NotificationStore
 from scheduler.requests import RequestKey
@@ -76,12 +77,16 @@ class Controls:
         self, key: RequestKey, notification_id: str, send_time: Timestamp | None, expire_time: Timestamp | None
     ) -> store.StoredNotification:
         """Move it; without a send time to now, without an expiry that moves as much."""
-        request = _request(key, notification_id)
-        known = await self._store.find_request(store.FindRequestRequest(request_id=key.request_id, request_digest=key.digest))
-        if known.HasField("notification"):
-            return known.notification
-        send_at = timing.send_time("send_time", send_time, self._clock())
-        expire_at = timing.expiry("expire_time", expire_time, send_at, self._lifetimes)
+        came, request = self._clock(), _request(key, notification_id)
+        if known := await repeats.first_answer(self._store, key):
+            return known
+        try:
+            send_at = timing.send_time("send_time", send_time, came)
+            expire_at = timing.expiry("expire_time", expire_time, send_at, self._lifetimes)
+        except errors.TidingsError:
+            if known := await repeats.first_answer(self._store, key):  # another scheduler may have done it meanwhile
+                return known
+            raise
         request.reschedule.send_time.CopyFrom(timestamp(send_at))
         if expire_at is not None:
             request.reschedule.expire_time.CopyFrom(timestamp(expire_at))

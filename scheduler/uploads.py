@@ -1,7 +1,8 @@
 """Taking notifications in.
 
 Rules: what a request_id was answered before is looked up first, so that a repeated request gets the same answer though its time has
-passed or the tags have changed. Nothing is answered before it is stored.
+passed or the tags have changed. The same request may be under way at another scheduler: so its times are judged by when it came,
+and it is looked up again before it is refused. Nothing is answered before it is stored.
 """
 
 from collections.abc import Callable
@@ -9,14 +10,14 @@ from collections.abc import Callable
 from pyroaring import BitMap
 
 from mesh import errors, naming
-from scheduler import checks, timing
+from scheduler import checks, repeats, timing
 from scheduler.audiences import Audiences, Resolved
 from scheduler.ports import NotificationStore
 from scheduler.recurrence import Calendar
 from scheduler.requests import RequestKey
 from scheduler.timing import Lifetimes
 from tidings.common.v1.notification_pb2 import EXPAND_AT_UPLOAD, NotificationSpec
-from tidings.store.v1.notification_pb2 import CreateNotificationRequest, Expansion, FindRequestRequest, StoredNotification
+from tidings.store.v1.notification_pb2 import CreateNotificationRequest, Expansion, StoredNotification
 
 _FIELD = "spec.audience"
 _MAX_EXPANSION_BYTES = 15 * 1024 * 1024  # what the store takes
@@ -55,13 +56,18 @@ class Uploads:
             TidingsError: REQUEST_ID_CONFLICT; EMPTY_AUDIENCE; PUSH_NOT_CONFIGURED; CONTENT_TOO_LARGE; INVALID_FIELD; what the tags'
                 service finds wrong with an expression.
         """
+        came = self._clock()
         checks.request_id(key.request_id)
         checks.spec(spec, self._max_content_bytes)
-        known = await self._store.find_request(FindRequestRequest(request_id=key.request_id, request_digest=key.digest))
-        if known.HasField("notification"):
-            return known.notification
-        full = timing.complete(spec, self._clock(), self._calendar, self._lifetimes)
-        created = await self._store.create(await self._request(key, full))
+        if known := await repeats.first_answer(self._store, key):
+            return known
+        try:
+            request = await self._request(key, timing.complete(spec, came, self._calendar, self._lifetimes))
+        except errors.TidingsError:
+            if known := await repeats.first_answer(self._store, key):
+                return known
+            raise
+        created = await self._store.create(request)
         self._on_stored()
         return created.notification
 

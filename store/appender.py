@@ -80,9 +80,10 @@ class Appender:
             if not job.answer.done():
                 job.answer.set_result(mine)
 
-    async def _stored(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def _stored(self, drafts: Sequence[Draft], *, again: bool = False) -> list[Outcome]:
+        """Outcomes in order; `again` when a part of these may have been stored by an attempt that failed."""
         try:
-            return await self._attempted(drafts)
+            return await self._attempted(drafts, again=again)
         except Exception as fault:
             if len(drafts) == 1:
                 [draft] = drafts
@@ -90,13 +91,13 @@ class Appender:
                 return [Outcome(refusal=Refusal.INTERNAL)]
             _log.warning("a batch can't be stored as a whole; trying its halves", entries=len(drafts), fault=repr(fault)[:300])
         middle = len(drafts) // 2
-        return await self._stored(drafts[:middle]) + await self._stored(drafts[middle:])
+        return await self._stored(drafts[:middle], again=True) + await self._stored(drafts[middle:], again=True)
 
-    async def _attempted(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def _attempted(self, drafts: Sequence[Draft], *, again: bool) -> list[Outcome]:
         async for attempt in stamina.retry_context(on=PassingError, attempts=None, timeout=None, wait_initial=0.02, wait_max=2.0):
             with attempt:
                 outcomes = await self._message_log.append(drafts)
-                return outcomes if attempt.num == 1 else _as_new(outcomes)
+                return _as_new(outcomes) if again or attempt.num > 1 else outcomes
         raise AssertionError("retry_context without a limit doesn't end")
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from store.ports import T
-from store.retrying import retrying
+from store.retrying import retrying, writes_elsewhere
 
 # Every query here goes by index from few rows to few rows. Without these a plan made while a table was empty would read it whole
 # when it is not any more. No compilation either: it costs more than the queries.
 _PLANNER = ("jit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
 SESSION_OPTIONS = " ".join(f"-c {name}=off" for name in _PLANNER)
 CONNECT_SECONDS = 5
+# Of libpq. A server whose machine is gone says nothing, and the kernel would wait a quarter of an hour, or two, for it to answer.
+LIVELINESS: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 _POOL_SECONDS = 5.0  # longest wait for a free connection
 
 
@@ -35,8 +38,9 @@ class PostgresDatabase:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=_POOL_SECONDS,
-            connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
+            connect_args={"options": SESSION_OPTIONS, "connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8", **LIVELINESS},
         )
+        event.listen(engine.sync_engine, "handle_error", _leave_standby)
         try:
             yield cls(engine, connections)
         finally:
@@ -57,6 +61,12 @@ class PostgresDatabase:
     async def _read_once(self, work: Callable[[Connection], T]) -> T:
         async with self._readers:
             return await _transact(self._snapshots, work)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Have the pool forget the connections to a server that doesn't write."""
+    if writes_elsewhere(context.original_exception):
+        context.is_disconnect = True
 
 
 async def _transact(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:

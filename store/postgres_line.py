@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncConnection
 
-from store.postgres_database import CONNECT_SECONDS, SESSION_OPTIONS
+from store.postgres_database import CONNECT_SECONDS, LIVELINESS, SESSION_OPTIONS
 from store.retrying import passing_faults
 
 Query = tuple[LiteralString, Sequence[object]]
@@ -63,5 +63,6 @@ class PostgresLine:
                 options=SESSION_OPTIONS,
                 connect_timeout=CONNECT_SECONDS,
                 client_encoding="utf8",
+                **LIVELINESS,
             )
         return self._connection

@@ -14,6 +14,8 @@ from store.ports import PassingError, T
 _ATTEMPTS = 6
 _SECONDS = 3.0  # all attempts together: then the caller, who has a deadline, hears UNAVAILABLE
 _LIMIT_EXCEEDED = "54"  # SQLSTATE class: the same data will be over the same limit again
+_READ_ONLY = "25006"  # a standby, or a server whose disk is nearly full: another one writes, or this one will again
+_ENDED_BY_SERVER = {"25P03", "25P04"}  # a transaction that took too long, for instance because this process was stopped
 
 
 async def retrying(work: Callable[[], Awaitable[T]]) -> T:
@@ -47,12 +49,19 @@ def passing_faults() -> Iterator[None]:
 
 
 def passes(error: Exception) -> bool:
-    """Whether a database's fault may pass: a lost connection, a deadlock, a locked file, a full disk."""
+    """Whether a database's fault may pass: a lost connection, a deadlock, a locked file, a full disk, a server that only reads."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or (isinstance(error.orig, Exception) and passes(error.orig))
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_LIMIT_EXCEEDED):
         return False
+    if isinstance(error, psycopg.Error) and (writes_elsewhere(error) or error.sqlstate in _ENDED_BY_SERVER):
+        return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | sqlite3.OperationalError)
+
+
+def writes_elsewhere(error: BaseException | None) -> bool:
+    """Whether a server only reads: its connections will never write, new ones may."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ once for all followers, and not at all while there is none.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from store.ports import Database
 from store.tag_log import Page, Position, read_page, read_position
 
 POLL_SECONDS = 0.2  # a quarter of a second is promised, reading included
+BEAT_SECONDS = 2.0  # a follower that hears nothing for some of these follows elsewhere: a stream may be lost without a word
 _log = structlog.get_logger(__name__)
 
 
@@ -57,7 +59,7 @@ class TagLogFeed:
         self._changed.set()
 
     async def follow(self, after_version: int) -> AsyncIterator[Page]:
-        """What is new after a version, for ever. The first page comes at once; later ones have records, or a higher user ordinal.
+        """What is new after a version, for ever: the first page at once, then whenever there is news, and every BEAT_SECONDS.
 
         Raises:
             TidingsError: SNAPSHOT_GONE when records after the follower's position are not kept any more; UNAVAILABLE when the
@@ -91,7 +93,10 @@ class TagLogFeed:
             self._changed = asyncio.Event()
 
     async def _beyond(self, seen: Position) -> None:
-        while not self._stopping and self._latest.joined(seen) == seen:
-            await self._changed.wait()
+        """Wait for news, but not for longer than a beat."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT_SECONDS):
+                while not self._stopping and self._latest.joined(seen) == seen:
+                    await self._changed.wait()
         if self._stopping:
             raise errors.unavailable("this store is stopping: follow the log at another")

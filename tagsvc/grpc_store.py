@@ -12,6 +12,7 @@ from tidings.store.v1.notification_pb2_grpc import NotificationStoreServiceStub
 from tidings.store.v1.tag_log_pb2_grpc import TagLogServiceStub
 from tidings.store.v1.user_pb2_grpc import UserServiceStub
 
+_SILENCE_SECONDS = 7.0  # the store speaks every 2 s
 _SAVE_SECONDS = 3600.0  # a checkpoint of gigabytes; the store gives a save up after as long
 
 
@@ -29,7 +30,7 @@ class GrpcStore:
     def follow(self, after_version: int) -> AsyncIterator[log.FollowRecordsResponse]:
         """See `TagLog`."""
         request = log.FollowRecordsRequest(after_version=after_version)
-        return self._pool.stream(lambda node: node.stub(TagLogServiceStub).FollowRecords, request)
+        return self._pool.stream(lambda node: node.stub(TagLogServiceStub).FollowRecords, request, silence=_SILENCE_SECONDS)
 
     def load_checkpoint(self) -> AsyncIterator[log.LoadCheckpointResponse]:
         """See `TagLog`."""

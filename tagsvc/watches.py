@@ -4,6 +4,8 @@ Rules: a watcher keeps only its place; what it is told next is read from the his
 one costs nothing, hears of several snapshots as one, and, when it falls behind what is kept, gets the whole again.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from tagsvc.journal import Journal
 from tidings.tag.v1.audience_pb2 import WatchSnapshotsRequest, WatchSnapshotsResponse
 from tidings.tag.v1.log_pb2 import SnapshotPart, TagRecord
 
+BEAT_SECONDS = 2.0  # a watcher that hears nothing for some of these watches elsewhere: a stream may be lost without a word
 PART_BYTES = 1024 * 1024  # of the whole: small, so that others get a turn in between
 _NOTHING = -1  # a watcher that has been told nothing has not even the empty snapshot, whose version is 0
 RECORDS_BYTES = 4 * 1024 * 1024  # of records in one response; a larger one comes alone
@@ -67,9 +70,11 @@ class Watches:
         raise errors.unavailable("this tagsvc is stopping: watch another")
 
     async def _news(self, told: _Place) -> bool:
-        """Wait until there is something else to tell; False when this instance stops."""
-        while self._place() == told and not self._stopping:
-            await self._journal.changed()
+        """Wait until there is something else to tell, or for a beat; False when this instance stops."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT_SECONDS):
+                while self._place() == told and not self._stopping:
+                    await self._journal.changed()
         return not self._stopping
 
     def _place(self) -> _Place:

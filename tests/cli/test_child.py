@@ -1,6 +1,7 @@
 """A process that is kept running, tried with services of a few lines."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -109,6 +110,30 @@ async def test_none_is_started_again_when_that_is_not_wanted(tmp_path: Path) -> 
         await one.child.ready.wait()
         os.kill(pid, signal.SIGKILL)
         assert await one.child.lost == "little-1 was killed by SIGKILL"
+
+
+async def test_one_that_says_too_much_at_once_is_still_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "LINE_BYTES", 1_000)
+    async with kept(tmp_path, SERVE.format(first="print('x' * 1_000_000, flush=True)")) as one:
+        pid = await one.pid()
+        os.kill(pid, 0)
+        await one.child.ready.wait()
+
+
+async def test_one_that_cannot_be_started_again_just_now_is_tried_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with kept(tmp_path, SERVE.format(first="")) as one:
+        first = await one.pid()
+        await one.child.ready.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "create_subprocess_exec", _no_memory)
+            os.kill(first, signal.SIGKILL)
+            assert "was killed by SIGKILL" in await one.notes.get()
+            assert "could not be started (Cannot allocate memory)" in await one.notes.get()
+        assert await one.pid() != first
+
+
+async def _no_memory(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 async def test_one_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

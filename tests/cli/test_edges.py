@@ -34,6 +34,12 @@ def test_words(word: str, found: int) -> None:
     assert find(EDGES, word, URLS) is EDGES[found]
 
 
+@pytest.mark.parametrize("edges", [EDGES, EDGES[:1]])
+def test_an_empty_word_names_none(edges: list[Edge]) -> None:
+    with pytest.raises(CommandError, match="no edge ''"):
+        find(edges, "")
+
+
 @pytest.mark.parametrize(("word", "said"), [("2abc", "names 2 edges"), ("edge-3", "no edge 'edge-3'.*edge-2abcx at ws://")])
 def test_words_that_name_none_or_several(word: str, said: str) -> None:
     with pytest.raises(CommandError, match=said):

@@ -51,6 +51,12 @@ def test_dead_letters(mesh: MeshUnderTest) -> None:
     assert f"{'subject':<15} {first}" in mesh.run("deadletter", "show", ids[0]).stdout
     assert mesh.json("deadletter", "discard", ids[0]) == {"dead_letter_id": ids[0]}
     assert "is being done again" in mesh.run("deadletter", "replay", "--all", "--kind", "dispatch").stdout
+    hostile = "x\x1b]0;title\x07\x9b31m"
+    [third] = put(mesh, letter(naming.direct_conversation_id("a", "d"), reason=hostile, detail=hostile))
+    assert not {"\x1b", "\x07", "\x9b"} & set(mesh.run("deadletter", "list").stdout + mesh.run("deadletter", "show", third).stdout)
+    some = mesh.run("deadletter", "replay", ids[0], third, ok=False)
+    assert (some.returncode, some.stdout) == (1, f"{third} is being done again\n"), "one that has gone holds up no other"
+    assert ids[0] in some.stderr
     gone = mesh.run("deadletter", "show", ids[0], ok=False)
     assert gone.returncode == 1
     assert ids[0] in gone.stderr

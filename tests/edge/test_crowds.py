@@ -1,11 +1,14 @@
 """Frames for large conversations: every session gets each once and in order, with everybody else's chat in between; and the marks
 that come back by the thousand leave by and by."""
 
+import time
 from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from edge.connection import Services
 from edge.crowd_marks import FEW, TURNS, CrowdMarks, Mark
 from edge.crowds import MANY, TOGETHER, Crowds
 from edge.directory import Directory
@@ -14,8 +17,12 @@ from edge.fan_out import CROWD_SLICE, MAX_CROWD
 from edge.link_queue import LinkQueue
 from edge.outbox import CHAT, PRESENCE
 from edge.packet import Live, Packet
+from edge.rules import Rules
+from edge.settings import EdgeSettings
+from edge.websocket import WebSocketConnection
 from edge.wire import pack
-from tests.edge.conftest import Edge, Start
+from mesh.credentials import Identity
+from tests.edge.conftest import SECRET, Edge, Start
 from tests.edge.test_broadcasts import Board, directory
 from tidings.client.v1.frames_pb2 import ServerFrame
 from tidings.router.v1 import link_pb2
@@ -131,6 +138,13 @@ def test_what_finds_no_room_is_refused_until_there_is_some() -> None:
     assert not Crowds(Directory(), 100, 5).offer(delivery("a", 1))
 
 
+def test_the_bytes_of_what_is_being_written_do_not_count() -> None:
+    crowds = Crowds(directory(*CROWD), 100, 2 * len(entry("a", 1)))
+    for _ in range(3):
+        assert [crowds.offer(delivery("a", seq)) for seq in (1, 2, 3)] == [True, True, False]
+        walked(crowds)
+
+
 def test_a_packet_is_made_once_for_each_subprotocol() -> None:
     packet = Packet(CHAT, "a", [Live(seq, entry("a", seq), 0, frozenset()) for seq in (1, 2)])
     binary, json = BinaryEncoding(), JsonEncoding()
@@ -162,6 +176,52 @@ async def test_everybody_elses_chat_goes_between_the_slices_of_a_large_conversat
         pass
     assert len(board.written) == 1_002
     assert board.metrics.messages_out == 1_002
+
+
+async def test_the_session_that_caused_an_entry_is_left_out() -> None:
+    board = Board(MANY + 1)
+    board.put(deliveries=[delivery("a", 1, except_session=5)])
+    while board.board.write_slice(0.0, 0.0):
+        pass
+    assert len(board.written) == MANY
+
+
+class Transport:
+    """Takes what it is given; the protocol and request of a connection as well."""
+
+    def __init__(self) -> None:
+        self.transport = self.protocol = self
+        self.writing_paused = False
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_packet_never_overtakes_what_waits_for_its_session() -> None:
+    board, transport = Board(0), Transport()
+    rules = Rules.of(EdgeSettings(port=0, token_secret=SecretStr(SECRET)), "edge")
+    services = Services(rules, board.board, cast(Any, None), board.metrics, (1 << 20, 100), time.monotonic)
+    identity = Identity("u", time.time() + 3600)
+    connection = WebSocketConnection(services, identity, "", BinaryEncoding(), cast(Any, None), cast(Any, transport))
+    packets = [Packet(CHAT, "a", [Live(seq, entry("a", seq), 0, frozenset())]) for seq in range(1, 6)]
+    connection.write_packet(packets[0])
+    assert transport.written == [pack([entry("a", 1)], 2)], "at once, when nothing waits"
+    connection.write(entry("a", 2), CHAT)
+    connection.write_packet(packets[2])
+    connection.flush()
+    transport.writing_paused = True
+    connection.write_packet(packets[3])
+    transport.writing_paused = False
+    connection.write_packet(packets[4])
+    connection.flush()
+    assert b"".join(transport.written) == pack([entry("a", seq) for seq in range(1, 6)], 2)
+    connection.close(1000, "")
+    connection.write_packet(packets[0])
+    assert len(transport.written) == 3, "nothing is written after close"
 
 
 async def test_past_the_bound_the_log_brings_it() -> None:

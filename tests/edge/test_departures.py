@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -95,6 +96,21 @@ async def test_a_balancer_hears_who_is_here(start: Start) -> None:
             await balancer.saw(lambda loads: [one.user_id for load in loads for one in load.opened] == ["bob"])
             await balancer.saw(lambda loads: loads[-1].connections == 2)
         await balancer.saw(lambda loads: [one.user_id for load in loads for one in load.closed] == ["bob"])
+
+
+async def test_a_balancer_that_could_not_be_told_all_changes_is_told_everything_anew(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.load_tally.MAX_CHANGES", 0)
+    edge = await start()
+    async with FakeBalancer.beside(edge) as balancer:
+        await edge.online("alice")
+        await balancer.saw(
+            lambda _: (
+                len(hellos := [one.hello for one in balancer.requests if one.HasField("hello")]) > 1
+                and [one.user_id for one in hellos[-1].connections] == ["alice"]
+            )
+        )
 
 
 async def test_behind_a_proxy_the_balancer_hears_the_clients_own_address(start: Start) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults import protections, table
+from tests.faults import plot, protections, table
 from tests.faults.catalogue import Fault, catalogue
 from tests.faults.stage import Stage, open_stage
 from tests.faults.surroundings import small_disk
@@ -32,7 +32,11 @@ async def run(arguments: argparse.Namespace, console: Console, disk: Path | None
     async with open_stage(folder, random.Random(seed), disk=disk, prepare=protections.removing(arguments.without)) as stage:
         protections.tell_database(arguments.without, stage.postgres.url(stage.fleet.database.rpartition("/")[2]))
         table.heading(console)
-        return [await _row(stage, fault, seed + number, console) for number, fault in enumerate(chosen * arguments.times)]
+        results = []
+        for number, fault in enumerate(chosen * arguments.times):
+            results.append(await _row(stage, fault, seed + number, console))
+            table.merge(results[-1:], arguments.json, [one.name for one in catalogue()])
+        return results
 
 
 def _folder() -> Path:
@@ -57,9 +61,9 @@ def main() -> int:
         return 0
     with small_disk() as disk:
         results = asyncio.run(run(arguments, console, disk))
-    table.write_json(results, arguments.json, time.monotonic() - began)
     if arguments.write:
-        table.write_page(results)
+        table.write_page(table.merge([], arguments.json, [fault.name for fault in catalogue()]))
+        plot.draw()
     red = [one.fault for one in results if not one.holds and not one.not_here]
     console.print(f"{len(results)} faults in {time.monotonic() - began:.0f} s; {len(red)} red: {', '.join(red)}", markup=False)
     return 1 if red else 0
@@ -72,8 +76,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--times", type=int, default=1, help="how often each")
     parser.add_argument("--seed", type=int, default=0, help="of all intentions; else TIDINGS_SEED, else a new one")
     parser.add_argument("--without", choices=sorted(protections.PROTECTIONS), help="take this protection away")
-    parser.add_argument("--json", type=Path, default=_KEPT / "results.json", help="where the results go")
-    parser.add_argument("--write", action="store_true", help=f"write the table into {table.PAGE}")
+    parser.add_argument("--json", type=Path, default=_KEPT / "results.json", help="where the newest result of each fault is kept")
+    parser.add_argument("--write", action="store_true", help=f"write the table into {table.PAGE}, and the picture beside it")
     return parser.parse_args()
 
 

@@ -151,9 +151,11 @@ async def cut(stage: Stage, rng: random.Random, link: tuple[str, str]) -> AsyncI
 @asynccontextmanager
 async def half_cut(stage: Stage, rng: random.Random, link: tuple[str, str], up: Weather, down: Weather) -> AsyncIterator[None]:
     """One of the one kind and one of the other: what goes one way arrives, what goes the other way doesn't."""
-    dialer = _dialer(link)
-    one = rng.choice(stage.names(dialer)) if dialer else ""
-    stage.weather(one, rng.choice([name for name in stage.proxies if name.startswith(link[1])]), up, down)
+    dialers = stage.names(_dialer(link)) if _dialer(link) else [""]
+    talking = [
+        (one, name) for one in dialers for name, proxy in stage.proxies.items() if name.startswith(link[1]) and proxy.connected(one)
+    ]
+    stage.weather(*rng.choice(talking), up, down)
     yield
     stage.clear(reset=rng.random() < 0.5)
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-_LOCAL, _INODE = 1, 9  # columns of /proc/net/tcp
+_LOCAL, _INODE = 1, 9  # columns of the tables
+_TABLES = {"/proc/net/tcp": "0100007F", "/proc/net/tcp6": "0000000000000000FFFF00000100007F"}
+"""With how 127.0.0.1 is written there; gRPC calls it from sockets of IPv6."""
 
 
 def holder(port: int, pids: Mapping[str, int]) -> str:
@@ -17,11 +19,12 @@ def holder(port: int, pids: Mapping[str, int]) -> str:
 
 
 def _inode(port: int) -> str:
-    wanted = f"0100007F:{port:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines():
-        columns = line.split()
-        if columns[_LOCAL] == wanted and columns[_INODE] != "0":
-            return columns[_INODE]
+    for table, address in _TABLES.items():
+        wanted = f"{address}:{port:04X}"
+        for line in Path(table).read_text().splitlines():
+            columns = line.split()
+            if columns[_LOCAL] == wanted and columns[_INODE] != "0":
+                return columns[_INODE]
     return ""
 
 

@@ -47,6 +47,7 @@ class Stage:
 
     def weather(self, dialer: str, dialed: str, up: Weather, down: Weather) -> None:
         """Between two parts, or between all of two kinds, this befalls what goes to the dialed one, and what comes back."""
+        assert any(proxy.connected(dialer) for proxy in self.before(dialed)), f"{dialer or 'nobody'} has no connection to {dialed}"
         for proxy in self.before(dialed):
             proxy.weather(up, down, dialer)
 

@@ -18,6 +18,7 @@ from tests.system.fleet_fixture import HOST
 JUMP_SECONDS = 3_600
 CROWD = 300  # clients who only stay connected, and count how often they have to come back
 MOST_RECONNECTS = 100  # of the crowd in any second: a third of it
+RECONNECTS = Path("build") / "faults" / "reconnects.json"
 _FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 DISK_BYTES = 512 * 1024 * 1024
 _SPARE_BYTES = 64 * 1024
@@ -96,7 +97,7 @@ async def all_restarted(stage: Stage, rng: random.Random) -> AsyncIterator[None]
             await asyncio.to_thread(stage.fleet.await_end, name)
             await stage.back(name)
         yield
-    (Path("build") / "faults" / "reconnects.json").write_text(json.dumps(reconnects))
+    RECONNECTS.write_text(json.dumps(reconnects))
     worst = max(reconnects.values(), default=0)
     assert sum(reconnects.values()) >= CROWD / 2, f"only {sum(reconnects.values())} reconnects: the crowd was not there"
     assert worst <= MOST_RECONNECTS, f"{worst} of {CROWD} clients came back within one second"

@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -53,16 +52,15 @@ def heading(console: Console) -> None:
     console.print(f"{'fault':<32}  lasted     ops stored lost twice ord other  delivery   silence  recovery")
 
 
-def write_json(results: Sequence[Result], path: Path, seconds: float) -> None:
-    """Keep the results."""
-    kept = {
-        "machine": platform.platform(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds),
-        "rows": [result.record() for result in results],
-    }
+def merge(results: Sequence[Result], path: Path, order: Sequence[str]) -> list[Result]:
+    """Keep the results as JSON, each fault's newest, in the order given; gives all that are kept."""
+    kept = {row["fault"]: Result(**row) for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    kept |= {result.fault: result for result in results}
+    ordered = [kept[name] for name in order if name in kept]
+    written = {"machine": platform.platform(), "rows": [one.record() for one in ordered]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    path.write_text(json.dumps(written, indent=1) + "\n")
+    return ordered
 
 
 def write_page(results: Sequence[Result], page: Path = PAGE) -> None:

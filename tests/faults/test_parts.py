@@ -2,6 +2,9 @@
 
 import os
 import socket
+from pathlib import Path
+
+import pytest
 
 from tests.checker.history import CaughtUp, Entry, Operation, Receive, Send
 from tests.faults import table
@@ -46,8 +49,17 @@ def test_a_row_that_does_not_hold_is_marked() -> None:
     assert "not run: needs root" in table._line(Result("x", 1, not_here="needs root"))
 
 
-def test_the_holder_of_a_connection_is_found() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+def test_the_newest_result_of_each_fault_is_kept(tmp_path: Path) -> None:
+    path, order = tmp_path / "results.json", ["a", "b"]
+    table.merge([Result("b", 1), Result("a", 1)], path, order)
+    kept = table.merge([Result("a", 2), Result("gone", 2)], path, order)
+    assert [(one.fault, one.seed) for one in kept] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::ffff:127.0.0.1")])
+def test_the_holder_of_a_connection_is_found(family: socket.AddressFamily, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(family) as client:
+        client.connect((address, server.getsockname()[1]))
         port = client.getsockname()[1]
         assert holder(port, {"nobody": 1, "us": os.getpid()}) == "us"
         assert holder(port, {"nobody": 1}) == ""

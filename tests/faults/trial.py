@@ -5,6 +5,7 @@ import random
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Result:
     """One row of the table. Times in seconds.
 
     Attributes:
+        made: when.
         lasted: from striking to having healed.
         operations: of the history.
         stored: messages answered `stored`.
@@ -51,6 +53,7 @@ class Result:
 
     fault: str
     seed: int
+    made: str = ""
     lasted: float = 0.0
     operations: int = 0
     stored: int = 0
@@ -124,6 +127,7 @@ def _result(
     return Result(
         fault=fault.name,
         seed=recorder.seed,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
         lasted=round(max(0.0, span[1] - span[0]), 1),
         operations=len(history),
         stored=sum(isinstance(one, Send) and one.outcome == "stored" for one in history),

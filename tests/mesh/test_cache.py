@@ -245,6 +245,8 @@ class TestRedisGoesAway:
         assert await redis.limits.take("future", 0.1, 1) == pytest.approx(10, abs=1)  # never longer than a drained bucket
         assert await listed(redis) == set()
         assert await redis.directory.sessions_of("bob") is None
+        assert await redis.directory.put([session(1, "bob"), session(2, "carol")]), "what never can be written is left"
+        assert await listed(redis, "carol") == {session(2, "carol")}
         assert await redis.recent.get([("a", [1]), ("b", [1])]) == [[None], [None]]
         assert redis.up
 

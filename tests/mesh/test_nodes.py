@@ -36,6 +36,7 @@ class Server:
     Attributes:
         fail: raised by every call.
         fail_after: a stream fails after so many responses; -1 for never.
+        pause_after: a stream says nothing more after so many; likewise.
         calls: calls it has seen.
         called: set when it has seen one.
         holding: cleared to hold its answers.
@@ -44,6 +45,7 @@ class Server:
     instance: Instance
     fail: Exception | None = None
     fail_after: int = -1
+    pause_after: int = -1
     calls: int = 0
     called: asyncio.Event = field(default_factory=asyncio.Event)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,6 +72,8 @@ class Server:
         for number in range(3):
             if number == self.fail_after:
                 raise self.fail or errors.unavailable("it fails")
+            if number == self.pause_after:
+                await asyncio.Event().wait()
             yield self.name
 
     async def drain(self) -> None:
@@ -271,6 +275,15 @@ async def test_a_stream_whose_first_response_does_not_come_is_asked_of_another(
         heard = [[one async for one in fleet.pool.stream(lambda node: node.stub(Stub).Stream, b"", timeout)] for _ in range(3)]
         assert heard == [[quick.name] * 3] * 3
     assert frozen.calls == 2
+
+
+async def test_a_stream_that_falls_silent_where_it_should_speak_is_lost(fleet: Fleet) -> None:
+    server = await fleet.add()
+    server.pause_after = 1
+    responses = fleet.pool.stream(lambda node: node.stub(Stub).Stream, b"", silence=0.2)
+    assert await anext(responses) == server.name
+    with pytest.raises(TidingsError, match="did not answer in time"):
+        await anext(responses)
 
 
 async def test_a_call_given_up_by_its_caller_says_nothing_about_the_instance(fleet: Fleet) -> None:

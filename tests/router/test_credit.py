@@ -94,6 +94,28 @@ async def test_a_frozen_store_is_left_for_another_and_what_it_does_when_it_wakes
     assert [entry.client_msg_id for entry in chat.entries] == [*(f"m{n}" for n in range(40)), "last"]
 
 
+async def test_a_store_that_leaves_and_then_says_nothing_is_left_as_any_silent_one(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is frozen does: its lease in the registry runs out, and it answers no goodbye."""
+    monkeypatch.setattr("router.append_stream._PATIENCE_SECONDS", 1.0)
+    router = await mesh.router()
+    alice = mesh.memory.user("alice").user_ordinal
+    mesh.memory.direct("alice", "bob")
+    frozen = await mesh.store()
+    async with edge(router.grpc_address) as one:
+        await one.ask("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m0"))
+        await mesh.store()
+        mesh.memory.frozen.add(frozen.instance_id)
+        held = one.envelope("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m1"))
+        await one.batch(envelopes=[held])
+        await mesh.memory.until(lambda: mesh.memory.held == 1)
+        frozen.draining = True
+        async with mesh.registry.register(frozen), asyncio.timeout(4.0):
+            assert frame_of((await one.reply(held)).frame).message_stored.seq == 2
+        mesh.memory.thaw()
+
+
 async def test_stores_that_are_all_silent_are_tried_more_and_more_seldom(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.append_stream._PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("router.append_stream._WATCH_SECONDS", 0.02)

@@ -82,6 +82,25 @@ async def test_a_store_that_leaves_is_left_before_it_stops(mesh: Mesh, router: I
             assert answer.message_stored.seq == 2
 
 
+async def test_a_store_that_leaves_and_cannot_be_reached_harms_nobody(mesh: Mesh) -> None:
+    """Only the last of all stores is asked while it leaves; as its machine goes, it may take connections and say nothing on them."""
+    alice = mesh.memory.user("alice").user_ordinal
+    reached: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    async with await asyncio.start_server(lambda _, writer: reached.put_nowait(writer), "127.0.0.1", 0) as mute:
+        host, port = mute.sockets[0].getsockname()
+        leaving = Instance(service="store", instance_id="store-1", grpc_address=f"{host}:{port}", draining=True)
+        async with mesh.registry.register(leaving):
+            router = await mesh.router()
+            for _ in range(3):
+                writer = await asyncio.wait_for(reached.get(), PATIENCE)
+                await asyncio.sleep(0.3)  # in which the router sees that it leaves
+                writer.close()
+            await mesh.store()
+            async with edge(router.grpc_address) as one:
+                answer = await one.ask_frame("alice", alice, append_entry=send(recipient_id="bob"))
+                assert answer.message_stored.seq == 1
+
+
 async def test_a_store_that_answers_nothing_is_given_up(mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.append_stream._ANSWER_SECONDS", 0.1)
     alice = mesh.memory.user("alice").user_ordinal

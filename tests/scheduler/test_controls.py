@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from pyroaring import BitMap
 
+from scheduler.grpc_store import GrpcNotificationStore
 from tests.scheduler.business import Business, refusal, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
@@ -80,6 +82,27 @@ async def test_reschedule_checks_its_times(business: Business) -> None:
     notification_id = await business.send(send_time=LATER)
     for times, field in TIME_FAULTS:
         assert await refusal(business.reschedule(notification_id, **times)) == ("INVALID_FIELD", field), times
+
+
+async def test_a_move_that_is_too_late_by_now_gets_the_answer_of_who_was_faster(
+    mesh: Mesh, business: Business, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notification_id, look = await business.send(send_time=LATER), GrpcNotificationStore.find_request
+    faster: list[Any] = []
+    wanted = stamp("2026-06-01 12:00:04")
+
+    async def slow_look(looking: Any, request: Any) -> Any:
+        """The first who looks finds nothing; when it hears so, the other has moved it, and the time has passed."""
+        found = await look(looking, request)
+        monkeypatch.setattr(GrpcNotificationStore, "find_request", look)
+        mesh.clock.advance(seconds=-60)
+        faster.append(await business.reschedule(notification_id, "same", send_time=wanted))
+        mesh.clock.advance(seconds=60)
+        return found
+
+    mesh.clock.advance(seconds=60)
+    monkeypatch.setattr(GrpcNotificationStore, "find_request", slow_look)
+    assert await business.reschedule(notification_id, "same", send_time=wanted) == faster[0]
 
 
 async def test_a_priority_is_at_most_9(business: Business) -> None:

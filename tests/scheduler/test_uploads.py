@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
 
 from mesh.errors import TidingsError
+from scheduler.grpc_store import GrpcNotificationStore
 from tests.scheduler.business import Business, eventually, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tidings.common.v1 import notification_pb2 as common
@@ -233,6 +234,38 @@ async def test_the_same_request_at_the_same_time_at_two_schedulers_is_taken_once
     wanted = spec("ann", "bob", send_time=stamp("2026-06-02 12:00"))
     answers = await asyncio.gather(*((business, other)[number % 2].upload(wanted, "same") for number in range(20)))
     assert all(answer == answers[0] for answer in answers)
+    assert len(await business.list()) == 1
+
+
+@pytest.mark.parametrize("came_late", [False, True])
+@pytest.mark.parametrize("wanted", [spec(expire_time=stamp("2026-06-01 12:00:02")), spec(expression="gold")])
+async def test_who_finds_it_impossible_by_now_gives_the_answer_of_who_was_faster(
+    mesh: Mesh,
+    store: Store,
+    business: Business,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: common.NotificationSpec,
+    *,
+    came_late: bool,
+) -> None:
+    mesh.tags.put("gold", *await store.ordinals("a"))
+    other, began, look = await mesh.scheduler(), mesh.clock.now, GrpcNotificationStore.find_request
+    faster: list[Any] = []
+
+    async def slow_look(looking: Any, request: Any) -> Any:
+        """The first who looks finds nothing; when it hears so, the other has taken the notification and the world has changed."""
+        found = await look(looking, request)
+        monkeypatch.setattr(GrpcNotificationStore, "find_request", look)
+        if not faster:
+            mesh.clock.now = began
+            faster.append(await other.upload(wanted, "same"))
+            mesh.tags.members["gold"].clear()
+            mesh.clock.advance(seconds=60)
+        return found
+
+    monkeypatch.setattr(GrpcNotificationStore, "find_request", slow_look)
+    mesh.clock.advance(seconds=60 if came_late else 0)
+    assert await business.upload(wanted, "same") == faster[0]
     assert len(await business.list()) == 1
 
 

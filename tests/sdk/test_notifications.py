@@ -250,6 +250,29 @@ async def test_only_what_is_durable_is_acknowledged(server: FakeServer, tmp_path
         await server.until(lambda: acknowledgements(server, 1) >= 1)
 
 
+async def test_a_state_that_cannot_even_be_read_is_tried_again(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings_client.connection.STATE_RETRY_SECONDS", 0.05)
+    broken, tries = asyncio.Event(), 0
+
+    def fail(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 4:
+            broken.set()
+        raise StateFileError("the disk is gone")
+
+    async with Client(server.url, "bob", state=tmp_path / "bob.sqlite") as client:
+        await client.caught_up()
+        with monkeypatch.context() as patch:
+            patch.setattr(State, "apply", fail)
+            patch.setattr(State, "outgoing", fail)
+            server.announce(notification(1))
+            await asyncio.wait_for(broken.wait(), 5.0)
+        assert await asyncio.wait_for(shown(client, 1), 5.0) == ["1"]
+
+
 async def test_it_is_on_disk_before_it_is_acknowledged(server: FakeServer, tmp_path: Path) -> None:
     state = tmp_path / "bob.sqlite"
     found: list[list[tuple[str]]] = []

@@ -176,7 +176,9 @@ def test_refused_credentials_are_renewed_a_few_times() -> None:
 
 def test_a_fixed_token_the_balancer_refuses_is_final_but_a_stale_ticket_is_not() -> None:
     assert isinstance(policy().decide(Ended("connect", 401, "")), Stop)
-    assert isinstance(policy().decide(Ended("open", 401, "")), Again)
+    reconnect = policy(can_renew=True)
+    decisions = [reconnect.decide(Ended("open", 401, "an edge whose clock is ahead refuses every ticket")) for _ in range(10)]
+    assert decisions == [Again(min(30.0, 0.5 * 2.0**failures)) for failures in range(10)]
 
 
 @pytest.mark.parametrize("code", range(4500, 4506))
@@ -194,6 +196,8 @@ def test_codes_that_are_our_fault_stop_after_a_few(code: int) -> None:
 
 def test_websockets_that_will_not_open_lead_to_the_long_poll_until_one_does() -> None:
     reconnect = policy()
+    for _ in range(FALLBACK_AFTER):
+        reconnect.decide(Ended("open", 503, "an edge is full, or leaves", 1.0))
     for _ in range(FALLBACK_AFTER):
         assert not reconnect.prefers_poll
         reconnect.decide(Ended("open", 403, "blocked"))

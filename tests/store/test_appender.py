@@ -109,6 +109,14 @@ async def test_one_bad_entry_is_refused_alone() -> None:
     assert log.batches == [["a"], ["b"]]
 
 
+async def test_what_an_attempt_stored_that_failed_is_called_new_when_it_is_tried_by_halves() -> None:
+    log = MemoryLog()
+    log.faults = [ValueError("after a part of it was stored")]
+    async with running(log) as appender:
+        outcomes = await asyncio.wait_for(await appender.submit(batch("a", "b")), 5)
+    assert [(outcome.seq, outcome.duplicate) for outcome in outcomes] == [(1, False), (2, False)]
+
+
 async def test_a_caller_who_went_away_harms_nobody() -> None:
     log = MemoryLog()
     async with running(log) as appender:

@@ -34,6 +34,15 @@ def end_sessions(url: str) -> int:
         return len(ended.fetchall())
 
 
+def only_reads(url: str, setting: str) -> None:
+    """Whether sessions from now on write, as on a standby; those there are end when it begins."""
+    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+        name = url.rpartition("/")[2].partition("?")[0]
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only {setting}".encode())
+    if setting == "= on":
+        end_sessions(url)
+
+
 async def test_a_database_without_an_encoding(postgres_server: PostgresServer) -> None:
     """What initdb makes where no locale is set; the driver then gives bytes for text unless it is told what they are."""
     url = postgres_server.new_database("TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
@@ -138,6 +147,22 @@ async def test_a_stopping_store_answers_what_it_read_and_ends_its_streams(postgr
         assert await call.code() == grpc.StatusCode.OK
         assert asyncio.get_running_loop().time() - began < 10  # it did not wait out the drain
     telemetry.close()
+
+
+async def test_a_server_that_only_reads_is_waited_for_and_refuses_nothing(postgres_url: str) -> None:
+    async with running_store(postgres_url) as store:
+        alice, _ = await store.ordinals("alice", "bob")
+        chat, other = await store.direct("alice", "bob"), await store.direct("alice", "alice2")
+        assert await store.say(chat, alice, "1") == [1]
+        only_reads(postgres_url, "= on")
+        entries = [message(chat, alice, "2"), edit(chat, alice, "3", 1), message(other, alice, "4")]
+        sending = asyncio.create_task(store.append(*entries))
+        with pytest.raises(TidingsError, match="the database is away"), rpc.named_errors():
+            await store.direct("alice", "carol")
+        assert not sending.done()
+        only_reads(postgres_url, "TO DEFAULT")
+        assert [result.seq for result in await asyncio.wait_for(sending, 10)] == [2, 3, 1]
+        await store.direct("alice", "carol")
 
 
 async def test_a_database_that_stays_away_is_unavailable() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, cast
 
+import pytest
 from sqlalchemy import Connection
 
 from mesh import errors
@@ -141,3 +142,11 @@ def test_fitting() -> None:
     assert fitting([11, 1], 10) == 1
     assert fitting([4, 6, 1], 10) == 2
     assert fitting([0, 0, 0], 10) == 3
+
+
+async def test_a_follower_hears_something_even_when_there_is_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.tag_log_feed.BEAT_SECONDS", 0.01)
+    feed = TagLogFeed(ScriptedDatabase())  # its `run` doesn't run
+    follower = feed.follow(0)
+    pages = [await soon(follower) for _ in range(3)]
+    assert [(page.records, page.version) for page in pages] == [([], 0)] * 3

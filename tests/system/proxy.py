@@ -80,8 +80,9 @@ class Proxy:
     _weather: dict[str, tuple[Weather, Weather]] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __len__(self) -> int:
-        return len(self._pairs)
+    def connected(self, dialer: str = "") -> int:
+        """How many connections pass through; only those of one dialer when it is given."""
+        return sum(pair.dialer.startswith(dialer) for pair in self._pairs)
 
     def weather(self, up: Weather, down: Weather, dialer: str = "") -> None:
         """From now on this befalls what goes up, to the server, and what comes down.

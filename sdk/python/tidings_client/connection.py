@@ -84,6 +84,7 @@ class Connection:
         self._renewal: asyncio.Task[None] | None = None
         self._appointment: Appointment | None = None  # of a session that ended before it
         self._move: Move | None = None
+        self._stale = False  # whether the state holds other things than we do, for something couldn't be kept
         self.state = ConnectionState.CONNECTING
         self.reason = ""
 
@@ -130,12 +131,12 @@ class Connection:
             except ConnectionEnded as error:
                 await self._after(error.ended)
             except StateFileError as error:
-                self._exchange.reload()
+                self._stale = True
                 self._enter(ConnectionState.CONNECTING, str(error))
                 await asyncio.sleep(STATE_RETRY_SECONDS)
             except Exception as error:
                 _log.exception("an unforeseen fault ended the connection")
-                self._exchange.reload()
+                self._stale = True
                 await self._after(Ended("session", 0, f"an unforeseen fault: {error!r}"))
 
     async def _once(self, http: aiohttp.ClientSession) -> None:
@@ -143,7 +144,11 @@ class Connection:
 
         Raises:
             ConnectionEnded: always, saying how.
+            StateFileError: the state can't be read or written.
         """
+        if self._stale:
+            self._exchange.reload()
+            self._stale = False
         transport = await self._arrive(http)
         self._inbound, self._ended = [], None
         try:

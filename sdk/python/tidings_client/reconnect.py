@@ -95,8 +95,10 @@ class Reconnect:
         """What to do about an end."""
         if ended.code == error_pb2.ERROR_CODE_SESSION_REPLACED:
             return Stop(ConnectionState.REPLACED, "the same device connected elsewhere")
-        if ended.stage == "open" and ended.code not in _CREDENTIALS:
-            self._unopened += 1
+        if ended.stage == "open":
+            if ended.code in _CREDENTIALS:  # a balancer took the token: the ticket was late, or its clock and the edge's differ
+                return self._wait(ended.retry_after)
+            self._unopened += ended.retry_after is None  # who says when to come again is an edge, and no wall before it
         if ended.code in _CREDENTIALS:
             return self._refused(ended, renew=True)
         if ended.code in _PATIENCE or ended.retry_after is not None:
@@ -107,7 +109,7 @@ class Reconnect:
 
     def _refused(self, ended: Ended, *, renew: bool) -> Decision:
         self._refusals += 1
-        # A ticket may run out on its way, so a session's or an upgrade's refusal is worth one more try even with the same token.
+        # A session ends when its token runs out, so its refusal is worth one more try even with the same token.
         hopeless = renew and not self._can_renew and ended.stage == "connect"
         if hopeless or self._refusals > MAX_REFUSALS or ended.code == error_pb2.ERROR_CODE_PROTOCOL_ERROR:
             return Stop(ConnectionState.REFUSED, _explain(ended))

@@ -71,7 +71,7 @@ class TagLogServiceServicer:
     def FollowRecords(self, request, context):
         """Records after a version, as they come, for ever: from this store at once, from others within a quarter of a second. The first
         response comes at once, also when there is nothing new; later ones when there are records, or when `highest_user_ordinal` has
-        grown. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
+        grown, and every 2 s at least: who hears nothing for longer has lost the stream. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

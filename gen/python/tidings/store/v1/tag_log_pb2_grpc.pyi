@@ -38,7 +38,7 @@ class TagLogServiceStub:
     FollowRecords: _grpc.UnaryStreamMultiCallable[_tag_log_pb2.FollowRecordsRequest, _tag_log_pb2.FollowRecordsResponse]
     """Records after a version, as they come, for ever: from this store at once, from others within a quarter of a second. The first
     response comes at once, also when there is nothing new; later ones when there are records, or when `highest_user_ordinal` has
-    grown. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
+    grown, and every 2 s at least: who hears nothing for longer has lost the stream. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
     """
     SaveCheckpoint: _grpc.StreamUnaryMultiCallable[_tag_log_pb2.SaveCheckpointRequest, _tag_log_pb2.SaveCheckpointResponse]
     """Keeps a checkpoint, once its last part is there and the stream has ended: what all records up to its version add up to. Older
@@ -57,7 +57,7 @@ class TagLogServiceAsyncStub(TagLogServiceStub):
     FollowRecords: _aio.UnaryStreamMultiCallable[_tag_log_pb2.FollowRecordsRequest, _tag_log_pb2.FollowRecordsResponse]  # type: ignore[assignment]
     """Records after a version, as they come, for ever: from this store at once, from others within a quarter of a second. The first
     response comes at once, also when there is nothing new; later ones when there are records, or when `highest_user_ordinal` has
-    grown. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
+    grown, and every 2 s at least: who hears nothing for longer has lost the stream. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
     """
     SaveCheckpoint: _aio.StreamUnaryMultiCallable[_tag_log_pb2.SaveCheckpointRequest, _tag_log_pb2.SaveCheckpointResponse]  # type: ignore[assignment]
     """Keeps a checkpoint, once its last part is there and the stream has ended: what all records up to its version add up to. Older
@@ -85,7 +85,7 @@ class TagLogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_tag_log_pb2.FollowRecordsResponse], _abc.AsyncIterator[_tag_log_pb2.FollowRecordsResponse]]:
         """Records after a version, as they come, for ever: from this store at once, from others within a quarter of a second. The first
         response comes at once, also when there is nothing new; later ones when there are records, or when `highest_user_ordinal` has
-        grown. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
+        grown, and every 2 s at least: who hears nothing for longer has lost the stream. Ends with UNAVAILABLE when the store stops: follow another, from the last `version`.
         """
 
     @_abc_1.abstractmethod

@@ -107,7 +107,8 @@ class AudienceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchSnapshots(self, request, context):
-        """Tells of each new snapshot; several that come close together may be told as one.
+        """Tells of each new snapshot; several that come close together may be told as one. Says where it stands every 2 s at least: who hears
+        nothing for longer has lost the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

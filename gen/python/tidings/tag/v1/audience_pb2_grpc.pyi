@@ -61,7 +61,9 @@ class AudienceServiceStub:
     ExplainUser: _grpc.UnaryUnaryMultiCallable[_audience_pb2.ExplainUserRequest, _audience_pb2.ExplainUserResponse]
     """Whether one user is meant, and why."""
     WatchSnapshots: _grpc.UnaryStreamMultiCallable[_audience_pb2.WatchSnapshotsRequest, _audience_pb2.WatchSnapshotsResponse]
-    """Tells of each new snapshot; several that come close together may be told as one."""
+    """Tells of each new snapshot; several that come close together may be told as one. Says where it stands every 2 s at least: who hears
+    nothing for longer has lost the stream.
+    """
 
 @_typing.type_check_only
 class AudienceServiceAsyncStub(AudienceServiceStub):
@@ -79,7 +81,9 @@ class AudienceServiceAsyncStub(AudienceServiceStub):
     ExplainUser: _aio.UnaryUnaryMultiCallable[_audience_pb2.ExplainUserRequest, _audience_pb2.ExplainUserResponse]  # type: ignore[assignment]
     """Whether one user is meant, and why."""
     WatchSnapshots: _aio.UnaryStreamMultiCallable[_audience_pb2.WatchSnapshotsRequest, _audience_pb2.WatchSnapshotsResponse]  # type: ignore[assignment]
-    """Tells of each new snapshot; several that come close together may be told as one."""
+    """Tells of each new snapshot; several that come close together may be told as one. Says where it stands every 2 s at least: who hears
+    nothing for longer has lost the stream.
+    """
 
 class AudienceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is meant by an expression. `version` 0 in a request means the newest snapshot; SNAPSHOT_GONE when it isn't kept any more."""
@@ -130,6 +134,8 @@ class AudienceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audience_pb2.WatchSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audience_pb2.WatchSnapshotsResponse], _abc.AsyncIterator[_audience_pb2.WatchSnapshotsResponse]]:
-        """Tells of each new snapshot; several that come close together may be told as one."""
+        """Tells of each new snapshot; several that come close together may be told as one. Says where it stands every 2 s at least: who hears
+        nothing for longer has lost the stream.
+        """
 
 def add_AudienceServiceServicer_to_server(servicer: AudienceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
