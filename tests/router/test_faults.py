@@ -83,7 +83,7 @@ async def test_a_store_that_leaves_is_left_before_it_stops(mesh: Mesh, router: I
 
 
 async def test_a_store_that_leaves_and_cannot_be_reached_harms_nobody(mesh: Mesh) -> None:
-    """Only the last of all stores is asked while it leaves; as its machine goes, it may take connections and say nothing on them."""
+    """The last of all stores is asked also while it leaves; and as its machine goes, it may take connections and say nothing."""
     alice = mesh.memory.user("alice").user_ordinal
     reached: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     async with await asyncio.start_server(lambda _, writer: reached.put_nowait(writer), "127.0.0.1", 0) as mute:
