@@ -89,6 +89,7 @@ class Returner:
 
     def drop(self) -> None:
         """Lose the connection, without a word."""
+        self._caught_up = None
         if self._connection is not None:
             self._connection.abort()
             self._connection = None

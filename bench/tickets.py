@@ -55,8 +55,11 @@ async def ticket(url: str, token: str) -> str:
     head = f"POST /v1/connect HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
     request = (head + "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}").encode()
     loop = asyncio.get_running_loop()
-    _, asking = await loop.create_connection(lambda: _Request(request), parts.hostname or "", parts.port or 80)
-    status, body = _parse(await asking.answered)
+    transport, asking = await loop.create_connection(lambda: _Request(request), parts.hostname or "", parts.port or 80)
+    try:
+        status, body = _parse(await asking.answered)
+    finally:
+        transport.abort()
     if status != 200:
         raise NoTicketError(status, json.dumps(body)[:200])
     return f"{body['url']}?ticket={body['ticket']}"

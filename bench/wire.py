@@ -128,7 +128,8 @@ class WireConnection(asyncio.Protocol):
             self.opened.set_exception(HandshakeRefusedError(status.decode(errors="replace")))
             return b""
         self._open = True
-        self.opened.set_result(None)
+        if not self.opened.done():  # nobody waits any more
+            self.opened.set_result(None)
         return rest
 
 
@@ -162,7 +163,11 @@ async def connect(
     except BaseException:
         sock.close()
         raise
-    await connection.opened
+    try:
+        await connection.opened
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
     return connection
 
 

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -146,7 +146,7 @@ class NodePool:
         request: Q,
         timeout: float | None = None,
         silence: float = math.inf,
-    ) -> AsyncIterator[R]:
+    ) -> AsyncGenerator[R, None]:
         """The responses of an instance, or of another when it fails, or is silent for too long, before the first of them.
 
         Args:

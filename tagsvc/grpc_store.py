@@ -27,7 +27,7 @@ class GrpcStore:
         request = log.AppendRecordsRequest(expected_version=expected_version, records=records)
         return await self._pool.call(lambda node: node.stub(TagLogServiceStub).AppendRecords, request)
 
-    def follow(self, after_version: int) -> AsyncIterator[log.FollowRecordsResponse]:
+    def follow(self, after_version: int) -> AsyncGenerator[log.FollowRecordsResponse, None]:
         """See `TagLog`."""
         request = log.FollowRecordsRequest(after_version=after_version)
         return self._pool.stream(lambda node: node.stub(TagLogServiceStub).FollowRecords, request, silence=_SILENCE_SECONDS)

@@ -7,6 +7,7 @@ store answers, what is held stays readable. A log that no longer has the records
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 
 import structlog
 
@@ -19,6 +20,7 @@ from tidings.common.v1 import error_pb2
 from tidings.store.v1.tag_log_pb2 import FollowRecordsResponse
 from tidings.tag.v1.log_pb2 import SnapshotPart, SnapshotPiece, TagRecord
 
+_CATCH_UP_SECONDS = 3.0  # for what others did in the last quarter of a second, at most, while all is well
 _TURN_SECONDS = 0.005  # of applying records, before others get a turn
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +89,22 @@ class Journal:
             for each in steps:
                 self.history.add(each)
             self.wake()
+
+    async def catch_up(self) -> bool:
+        """Take in all that the log has by now; whether that was more than was known here.
+
+        Raises:
+            TidingsError: UNAVAILABLE when the log is away, or this takes too long.
+        """
+        before = self.history.version
+        try:
+            async with asyncio.timeout(_CATCH_UP_SECONDS):
+                async with aclosing(self._log.follow(before)) as responses:
+                    last = (await anext(responses)).last_version
+                await self.reached(last)
+        except TimeoutError:
+            raise errors.unavailable("the tags here are not up to date just now; send it again") from None
+        return last > before
 
     async def reached(self, version: int) -> None:
         """Wait until the newest snapshot is this one, or later."""

@@ -14,8 +14,8 @@ class TagLog(Protocol):
     async def append(self, expected_version: int, records: Sequence[bytes]) -> log.AppendRecordsResponse:
         """Add records, all or none. After UNAVAILABLE they may be there, or still come to be."""
 
-    def follow(self, after_version: int) -> AsyncIterator[log.FollowRecordsResponse]:
-        """Records after a version, for ever. SNAPSHOT_GONE when they aren't kept."""
+    def follow(self, after_version: int) -> AsyncGenerator[log.FollowRecordsResponse, None]:
+        """Records after a version, for ever; the first response at once. SNAPSHOT_GONE when they aren't kept."""
 
     def load_checkpoint(self) -> AsyncIterator[log.LoadCheckpointResponse]:
         """The newest checkpoint in parts; nothing when there is none."""

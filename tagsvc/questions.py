@@ -20,6 +20,7 @@ from tagsvc.journal import Journal
 from tagsvc.ordinals import Ordinals
 from tagsvc.ports import Notifications
 from tagsvc.workbench import Workbench, is_quick
+from tidings.common.v1 import error_pb2
 from tidings.common.v1 import notification_pb2 as common
 
 MAX_NOTIFICATIONS = 100  # whose recipients one expression may name, as the contract says: each may be megabytes
@@ -77,6 +78,15 @@ class Questions:
         Raises:
             TidingsError: whatever is wrong with it, see ValidateExpression; SNAPSHOT_GONE; UNAVAILABLE.
         """
+        try:
+            return await self._ask(text, version, known)
+        except errors.TidingsError as error:
+            # Another tagsvc may have made the tag a moment ago: that there is none is said only when the log has none.
+            if version or error.code != error_pb2.ERROR_CODE_UNKNOWN_TAG or not await self._journal.catch_up():
+                raise
+        return await self._ask(text, version, known)
+
+    async def _ask(self, text: str, version: int, known: int) -> Question:
         expression, snapshot = expressions.read(text), self._journal.at(version)
         with expressions.named():
             needs = partial(_needs, expression, snapshot)

@@ -1,12 +1,13 @@
 """WatchSnapshots: a replica that follows it holds the same, whatever it missed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
 from mesh import process
+from mesh.errors import TidingsError
 from tagset.snapshot import Snapshot
 from tagsvc.history import Bounds
 from tagsvc.journal import Journal
@@ -115,7 +116,7 @@ class Log:
     def __init__(self) -> None:
         self.responses: asyncio.Queue[tag_log_pb2.FollowRecordsResponse] = asyncio.Queue()
 
-    async def follow(self, after_version: int) -> AsyncIterator[tag_log_pb2.FollowRecordsResponse]:
+    async def follow(self, after_version: int) -> AsyncGenerator[tag_log_pb2.FollowRecordsResponse, None]:
         while True:
             yield await self.responses.get()
 
@@ -193,3 +194,19 @@ async def test_a_record_that_cannot_be_read_is_not_passed_over(log: Log, journal
     log.say(2, 3)
     await asyncio.wait_for(journal.reached(3), 5)
     assert sorted(journal.newest().tags) == ["t1", "t2", "t3"]
+
+
+async def test_catching_up_takes_in_what_the_log_has_by_now(log: Log, journal: Journal) -> None:
+    for more in (True, False):
+        catching_up = asyncio.create_task(journal.catch_up())
+        await asyncio.sleep(0)
+        for _ in range(2):  # to the journal's own following, and to the question how far the log is
+            log.say(2, 5)
+        assert await asyncio.wait_for(catching_up, 5) is more
+        assert journal.history.version == 5
+
+
+async def test_who_can_not_catch_up_says_so(log: Log, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tagsvc.journal._CATCH_UP_SECONDS", 0.05)
+    with pytest.raises(TidingsError, match="not up to date"):
+        await journal.catch_up()
