@@ -196,11 +196,17 @@ async def test_a_record_that_cannot_be_read_is_not_passed_over(log: Log, journal
     assert sorted(journal.newest().tags) == ["t1", "t2", "t3"]
 
 
+async def turns() -> None:
+    """Let everything go on that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 async def test_catching_up_takes_in_what_the_log_has_by_now(log: Log, journal: Journal) -> None:
     for more in (True, False):
         catching_up = asyncio.create_task(journal.catch_up())
-        await asyncio.sleep(0)
-        for _ in range(2):  # to the journal's own following, and to the question how far the log is
+        for _ in range(2):  # to the journal's own following, then to the question how far the log is
+            await turns()
             log.say(2, 5)
         assert await asyncio.wait_for(catching_up, 5) is more
         assert journal.history.version == 5
