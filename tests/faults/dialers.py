@@ -30,6 +30,13 @@ def _inode(port: int) -> str:
 
 def _holds(pid: int, inode: str) -> bool:
     try:
-        return any(str(one.readlink()) == f"socket:[{inode}]" for one in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # it has ended, or a file was closed meanwhile
+        return any(_is(one, inode) for one in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended
+        return False
+
+
+def _is(descriptor: Path, inode: str) -> bool:
+    try:
+        return str(descriptor.readlink()) == f"socket:[{inode}]"
+    except OSError:  # closed meanwhile
         return False
