@@ -89,7 +89,7 @@ def catalogue() -> list[Fault]:
         Fault("clock an hour ahead", partial(clock_jumps, back=False), LONG, takes=15.0),
         Fault("clock an hour back", partial(clock_jumps, back=True), LONG, takes=15.0),
         Fault("disk full", disk_full),
-        Fault("everything restarted", all_restarted, disturbs=False, takes=75.0),
+        Fault("everything restarted", all_restarted, disturbs=False, takes=90.0),
     ]
 
 

@@ -19,7 +19,7 @@ from tests.system.proxy import Proxy, Weather, open_proxy
 
 WHOLE = {"store": 2, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 2, "edge": 3}
 _MESH_PORT = {"store": "port", "router": "port", "tagsvc": "mesh-port", "balancer": "grpc-port"}
-_DRAIN = {"edge": "6", "router": "4"}  # seconds; the others have nothing that takes long
+_DRAIN = {"edge": "12", "router": "4"}  # seconds, of which an edge spreads its clients over all but five
 
 
 @dataclass
