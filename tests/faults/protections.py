@@ -29,7 +29,7 @@ PROTECTIONS = {
         "a client_msg_id is stored once",
         "kill -9 router",
         ("store",),
-        ("ALTER TABLE messages DROP CONSTRAINT messages_conversation_id_sender_ordinal_client_msg_id_key",),
+        ("ALTER TABLE messages DROP CONSTRAINT uq_messages_conversation_id",),
     ),
     "resync": Protection("sessions are synced again after a link was lost", "resets edge - router", ("edge",)),
     "barrier": Protection("a session is synced once every router knows of it", "slow edge - router", ("edge",)),
