@@ -115,6 +115,7 @@ async def trial(stage: Stage, fault: Fault, seed: int, folder: Path) -> Result:
         why.append(f"nobody's message was answered for {silence:.1f} s; {fault.silence} s are allowed, for this should not be felt")
     result = _result(fault, recorder, (spans[0], spans[1]), breaches, settled=settled, why=why)
     if not result.holds:
+        Path(result.history).parent.mkdir(parents=True, exist_ok=True)
         save(recorder.history, Path(result.history))
     return result
 
