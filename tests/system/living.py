@@ -20,6 +20,7 @@ from tests.checker.report import evidence, summary
 from tests.checker.verdict import judge
 
 SETTLE_SECONDS = 30.0
+READ_BACK_SECONDS = 240.0  # a long run has much to read
 Fault = Callable[[random.Random, asyncio.Event], Coroutine[None, None, None]]
 """Does harm, by the random source, until it has done enough or the event says so; leaves every service up. One that cuts off what
 is under way records that as Disturbed; services that stop in order lose nothing."""
@@ -88,7 +89,7 @@ async def live(
             heal()
         settled = all(await asyncio.gather(*(one.settle(SETTLE_SECONDS) for one in works)))
         if settled:
-            async with asyncio.timeout(SETTLE_SECONDS):
+            async with asyncio.timeout(READ_BACK_SECONDS):
                 await asyncio.gather(*(one.read_back() for one in works))
     return settled
 
