@@ -2,6 +2,7 @@
 
 import uvloop
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from balancer.serve import serve
 from balancer.settings import BalancerSettings
 from mesh import process

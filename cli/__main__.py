@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from cli.failure import INTERRUPTED, USAGE, CommandError
 
 COMMANDS = {

@@ -4,6 +4,7 @@ import resource
 
 import uvloop
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from edge.serve import serve
 from edge.settings import EdgeSettings
 from mesh import process

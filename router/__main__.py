@@ -1,5 +1,6 @@
 """`python -m router`."""
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from mesh.process import run
 from router.serve import serve
 from router.settings import RouterSettings

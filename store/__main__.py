@@ -1,5 +1,6 @@
 """`python -m store`: one store in a process of its own."""
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from mesh import process
 from store.serve import serve
 from store.settings import StoreSettings

@@ -4,6 +4,8 @@ import signal
 
 import structlog
 
+import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
+
 
 def pytest_configure() -> None:
     """Let SIGINT end what the tests start, also where they run in the background of a script, which ignores it for all below; and
