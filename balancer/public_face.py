@@ -5,10 +5,12 @@ tidings.common.v1.Error with every other status.
 """
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from aiohttp import web
 from google.protobuf import json_format
@@ -29,6 +31,8 @@ BODY_SECONDS = 5.0  # for those bytes to arrive
 MAX_ZONE_CHARACTERS = 128
 PREFLIGHT_SECONDS = 600  # how long a browser may remember that it may ask
 
+_NOTHING = (b"", b"{}")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,6 +46,7 @@ class PublicFace:
         self._verifier = verifier
         self._limit = limit
         self._settings = settings
+        self._always = _always(settings)
         self._requests = telemetry.meter.create_counter("connect_requests", description="POST /v1/connect, by outcome")
 
     def application(self) -> web.Application:
@@ -81,7 +86,7 @@ class PublicFace:
         identity = await self._verifier.verify(_bearer(request), time.time())
         asked = await _body(request)
         admission = self._door.admit(identity, ip, asked.zone, time.monotonic(), time.time())
-        return _json(self._response(admission), 200)
+        return _written(json.dumps(self._fields(admission)), 200)
 
     async def _preflight(self, _: web.Request) -> web.Response:
         """What a browser asks before it lets a page send a token; the answer is in the headers."""
@@ -90,16 +95,17 @@ class PublicFace:
     def _ip(self, request: web.Request) -> str:
         return caller(request, self._settings.trust_forwarded_for)
 
-    def _response(self, admission: Admission) -> ConnectResponse:
-        settings, answer = self._settings, ConnectResponse(ticket=admission.ticket.text)
-        answer.url = admission.url + "/v1/ws"
-        answer.api_url = "http" + admission.url.removeprefix("ws")  # and so wss becomes https
-        answer.alternatives.extend(url + "/v1/ws" for url in admission.alternatives)
-        answer.expire_time.FromDatetime(datetime.fromtimestamp(admission.ticket.expires, UTC))
-        answer.heartbeat_interval.FromTimedelta(timedelta(seconds=settings.heartbeat_seconds))
-        answer.backoff_base.FromTimedelta(timedelta(seconds=settings.backoff_base_seconds))
-        answer.backoff_max.FromTimedelta(timedelta(seconds=settings.backoff_max_seconds))
-        return answer
+    def _fields(self, admission: Admission) -> dict[str, Any]:
+        """A ConnectResponse in protobuf's JSON mapping, by hand: that mapping takes longer than all else that is done here."""
+        fields: dict[str, Any] = {
+            "url": admission.url + "/v1/ws",
+            "ticket": admission.ticket.text,
+            "expire_time": datetime.fromtimestamp(admission.ticket.expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "api_url": "http" + admission.url.removeprefix("ws"),  # and so wss becomes https
+        }
+        if admission.alternatives:
+            fields["alternatives"] = [url + "/v1/ws" for url in admission.alternatives]
+        return fields | self._always
 
     def _refusal(self, request: web.Request, error: errors.TidingsError) -> web.Response:
         if error.code == error_pb2.ERROR_CODE_UNAUTHENTICATED:
@@ -141,6 +147,16 @@ class PublicFace:
         }
 
 
+def _always(settings: BalancerSettings) -> dict[str, Any]:
+    """What every ConnectResponse says."""
+    answer = ConnectResponse()
+    answer.heartbeat_interval.FromTimedelta(timedelta(seconds=settings.heartbeat_seconds))
+    answer.backoff_base.FromTimedelta(timedelta(seconds=settings.backoff_base_seconds))
+    answer.backoff_max.FromTimedelta(timedelta(seconds=settings.backoff_max_seconds))
+    fields: dict[str, Any] = json_format.MessageToDict(answer, preserving_proto_field_name=True)
+    return fields
+
+
 def _bearer(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
@@ -157,7 +173,7 @@ async def _body(request: web.Request) -> ConnectRequest:
     except TimeoutError:
         raise errors.invalid_field("body", f"it must arrive within {BODY_SECONDS:.0f} s") from None
     try:
-        asked = json_format.Parse(text or b"{}", ConnectRequest(), ignore_unknown_fields=True)
+        asked = json_format.Parse(text, ConnectRequest(), ignore_unknown_fields=True) if text not in _NOTHING else ConnectRequest()
     except (json_format.ParseError, ValueError, RecursionError) as error:
         raise errors.invalid_field("body", f"a ConnectRequest in JSON is needed ({error})") from error
     if len(asked.zone) > MAX_ZONE_CHARACTERS:
@@ -166,5 +182,8 @@ async def _body(request: web.Request) -> ConnectRequest:
 
 
 def _json(body: Message, status: int) -> web.Response:
-    text = json_format.MessageToJson(body, preserving_proto_field_name=True, indent=None)
+    return _written(json_format.MessageToJson(body, preserving_proto_field_name=True, indent=None), status)
+
+
+def _written(text: str, status: int) -> web.Response:
     return web.Response(text=text, status=status, content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -19,6 +19,7 @@ from balancer.settings import BalancerSettings
 from mesh import naming, records, rpc
 from mesh.cache import Cache
 from mesh.credentials import TicketIssuer, TokenVerifier
+from mesh.local_server import LocalServers
 from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.open_cache import open_cache
 from mesh.process import background
@@ -49,7 +50,7 @@ async def serve(settings: BalancerSettings, registry: Registry, telemetry: Telem
         _publish(telemetry, fleet, sessions)
         app = face.application()
         app.add_routes(public_routes(telemetry, lambda: _missing(fleet), settings.admin_url))
-        grpc_port = await stack.enter_async_context(_grpc(servicer, settings, telemetry))
+        grpc_port = await stack.enter_async_context(_grpc(servicer, settings, telemetry, registry.local))
         stack.callback(servicer.close)
         options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": HEADER_SECONDS}
         port = await stack.enter_async_context(listen(app, settings.host, settings.port, _tls(settings), **options))
@@ -90,7 +91,9 @@ def _rate(settings: BalancerSettings, cache: Cache) -> ConnectRate | None:
     return ConnectRate(settings.connects_per_second, settings.connect_burst, cache.limits)
 
 
-def _grpc(servicer: BalancerServicer, settings: BalancerSettings, telemetry: Telemetry) -> AbstractAsyncContextManager[int]:
+def _grpc(
+    servicer: BalancerServicer, settings: BalancerSettings, telemetry: Telemetry, local: LocalServers | None
+) -> AbstractAsyncContextManager[int]:
     return rpc.serve(
         f"{settings.host}:{settings.grpc_port}",
         {SERVICE: lambda server: balancer_pb2_grpc.add_BalancerServiceServicer_to_server(servicer, server)},
@@ -98,6 +101,7 @@ def _grpc(servicer: BalancerServicer, settings: BalancerSettings, telemetry: Tel
         reflect=settings.reflection,
         drain_seconds=settings.drain_seconds,
         door=MeshDoor.of(MutualTls.of("balancer", settings)),
+        local=local,
     )
 
 

@@ -1,5 +1,5 @@
-"""The whole mesh in this process, on one event loop: the same `serve` of each service that its own process would run, real gRPC
-on loopback, real WebSockets, a registry in memory.
+"""The whole mesh in this process, on one event loop: the same `serve` of each service that its own process would run, on the same
+ports, with real WebSockets. Only what the services say to each other goes without a socket, and the registry is in memory.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ import tagsvc.serve
 from balancer.settings import BalancerSettings
 from cli.plan import BALANCER_DEFAULTS, Plan
 from edge.settings import EdgeSettings
-from mesh.process import open_registry
+from mesh.local_server import LocalServers
+from mesh.registry import MemoryRegistry
 from mesh.settings import ServiceSettings
 from mesh.telemetry import Telemetry, settle_memory
 from router.settings import RouterSettings
@@ -53,7 +54,7 @@ async def serve(plan: Plan) -> AsyncIterator[Together]:
     telemetry = Telemetry("tidings")
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
-        registry = await stack.enter_async_context(open_registry(plan.registry))
+        registry = MemoryRegistry(LocalServers())
         instances = [await stack.enter_async_context(start(settings, registry, telemetry)) for start, settings in _services(plan)]
         settle_memory()
         yield Together(instances)

@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from mesh import rpc
+from mesh.local_server import LocalServers
 from mesh.mutual_tls import MutualTls
 from mesh.registry import Nodes, Registry
 from mesh.telemetry import Telemetry
@@ -74,14 +75,14 @@ class Peers:
 
     async def _watch(self, registry: Registry) -> None:
         async for nodes in registry.watch(self._service):
-            self._follow(nodes)
+            self._follow(nodes, registry.local)
 
-    def _follow(self, nodes: Nodes) -> None:
+    def _follow(self, nodes: Nodes, local: LocalServers | None) -> None:
         for instance_id, (peer, _) in self._peers.items():
             peer.wanted = instance_id in nodes
         for instance_id, instance in nodes.items():
             if instance_id not in self._peers:
-                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls)
+                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls, local)
                 peer = Peer(instance, channel)
                 self._peers[instance_id] = (peer, asyncio.create_task(self._keep(peer), name=f"peer {instance_id}"))
 

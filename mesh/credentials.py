@@ -9,6 +9,7 @@ a restarted edge is another instance.
 import asyncio
 import base64
 import secrets
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +148,8 @@ class TicketVerifier:
     def __init__(self, secret: str, edge_id: str) -> None:
         self._key = _prepared(secret)
         self._edge_id = edge_id
-        self._used: dict[str, float] = {}  # ticket id -> expiry, in the order of arrival: roughly that of expiry, which is enough
+        # Ticket id -> expiry, in the order of arrival: roughly that of expiry, which is enough.
+        self._used: OrderedDict[str, float] = OrderedDict()
 
     def verify(self, text: str, now: float) -> tuple[Identity, str]:
         """The user and the ticket's id; the ticket is spent.
@@ -167,11 +169,8 @@ class TicketVerifier:
         return Identity(claims["sub"], float(claims["session_exp"])), ticket_id
 
     def _forget(self, now: float) -> None:
-        while self._used:
-            ticket_id, expires = next(iter(self._used.items()))
-            if expires + CLOCK_LEEWAY_SECONDS > now:
-                return
-            del self._used[ticket_id]
+        while self._used and next(iter(self._used.values())) + CLOCK_LEEWAY_SECONDS <= now:
+            self._used.popitem(last=False)
 
 
 def _prepared(secret: str) -> jwt.PyJWK | str:

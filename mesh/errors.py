@@ -106,6 +106,12 @@ class TidingsError(Exception):
         self.retry_after = retry_after
         self.field = field
 
+    @classmethod
+    def from_frame(cls, frame: error_pb2.Error) -> "TidingsError":
+        """The error that `to_frame` wrote."""
+        retry_after = frame.retry_after.ToTimedelta().total_seconds() if frame.HasField("retry_after") else None
+        return cls(frame.code, frame.message, retry_after=retry_after, field=frame.field)
+
     @property
     def reason(self) -> str:
         """The code's name without its prefix, as in ErrorInfo, metrics and docs/errors.md."""

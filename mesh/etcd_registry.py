@@ -19,6 +19,7 @@ from etcd3aio.watch import WatchService
 from google.protobuf.message import DecodeError
 from grpc.aio import AioRpcError
 
+from mesh.local_server import LocalServers
 from mesh.registry import Nodes, Registration, trusted
 from tidings.common.v1.instance_pb2 import Instance
 
@@ -34,6 +35,8 @@ _FAULTS = (EtcdError, AioRpcError, TimeoutError)
 
 class EtcdRegistry:
     """See `mesh.registry.Registry`. Open it with `EtcdRegistry.open`."""
+
+    local: LocalServers | None = None
 
     def __init__(self, kv: KVService, leases: LeaseService, watches: WatchService) -> None:
         self._kv = kv

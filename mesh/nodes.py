@@ -21,6 +21,7 @@ import structlog
 
 from mesh import errors, naming, process, rpc
 from mesh.breaker import State
+from mesh.local_server import LocalServers
 from mesh.mutual_tls import MutualTls
 from mesh.node import Node
 from mesh.patience import PASSING
@@ -208,12 +209,12 @@ class NodePool:
 
     async def _follow(self, registry: Registry) -> None:
         async for instances in registry.watch(self._service):
-            self._update(instances)
+            self._update(instances, registry.local)
 
-    def _update(self, instances: Nodes) -> None:
+    def _update(self, instances: Nodes, local: LocalServers | None = None) -> None:
         for instance_id, instance in instances.items():
             if instance_id not in self._nodes:
-                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls)
+                channel = rpc.channel(instance.grpc_address, self._telemetry, self._service, self._tls, local)
                 self._nodes[instance_id] = Node(instance, channel)
                 _log.info("found", service=self._service, instance=instance_id, address=instance.grpc_address)
             if instance.draining:

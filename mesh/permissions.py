@@ -31,7 +31,7 @@ _TABLE = (
     ("tidings.store.v1.UserService", "ListUsers", "tagsvc scheduler"),
     ("tidings.store.v1.UserService", "RecordLastSeen", "router"),
     ("tidings.store.v1.TagLogService", "AppendRecords FollowRecords SaveCheckpoint LoadCheckpoint", "tagsvc"),
-    ("tidings.store.v1.NotificationStoreService", "CreateNotification FindRequest ListNotifications", "scheduler"),
+    ("tidings.store.v1.NotificationStoreService", "CreateNotification FindRequest RefuseRequest ListNotifications", "scheduler"),
     ("tidings.store.v1.NotificationStoreService", "ControlNotification ClaimNotifications", "scheduler"),
     ("tidings.store.v1.NotificationStoreService", "GetNotifications SaveProgress ReleaseNotifications", "scheduler router"),
     ("tidings.store.v1.NotificationStoreService", "SaveExpansion RecordDelivered", "router"),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+from mesh.local_server import LocalServers
 from tidings.common.v1.instance_pb2 import Instance
 
 Nodes = dict[str, Instance]
@@ -23,7 +24,13 @@ class Registration(Protocol):
 
 
 class Registry(Protocol):
-    """The port. `MemoryRegistry` and `EtcdRegistry` implement it; one contract test runs against both."""
+    """The port. `MemoryRegistry` and `EtcdRegistry` implement it; one contract test runs against both.
+
+    Attributes:
+        local: those of the servers it names that are in this very process, to be called without a socket; None to dial them all.
+    """
+
+    local: LocalServers | None
 
     def register(self, instance: Instance) -> AbstractAsyncContextManager[Registration]:
         """Enter the instance until the context ends; enter it again whenever the lease was lost."""
@@ -42,7 +49,8 @@ def trusted(known: Nodes, update: Nodes) -> bool:
 class MemoryRegistry:
     """The registry of a mesh that lives in one process; it knows no leases, because nothing can die by itself there."""
 
-    def __init__(self) -> None:
+    def __init__(self, local: LocalServers | None = None) -> None:
+        self.local = local
         self._nodes: dict[str, Nodes] = {}
         self._changed = asyncio.Condition()
 

@@ -1,4 +1,4 @@
-"""gRPC, as every service uses it: one way to serve, one way to call.
+"""gRPC, as every service uses it: one way to serve, one way to call. Within one process without a socket, and else the same.
 
 Server: health, reflection in development, keepalive, size limits; domain errors become statuses in one place; calls are counted
 and traced. Client: one channel per node, deadlines that shrink from hop to hop, trace context passed on.
@@ -7,7 +7,7 @@ and traced. Client: one channel per node, deadlines that shrink from hop to hop,
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from mesh.bulkhead import Bulkheads
 from mesh.business import BusinessDoor
 from mesh.certificates import dns_name
 from mesh.handlers import Context, Handler, Reading, around
+from mesh.local_channel import LocalChannel
+from mesh.local_server import LocalServer, LocalServers
 from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.telemetry import Telemetry
 
@@ -67,6 +69,7 @@ async def serve(
     reflect: bool,
     drain_seconds: float,
     door: BusinessDoor | MeshDoor | None = None,
+    local: LocalServers | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the context ends; gives the port.
 
@@ -77,29 +80,35 @@ async def serve(
         reflect: list the services to tools that ask.
         drain_seconds: how long calls under way may take when the context ends.
         door: who may call; None for whoever reaches the port.
+        local: where callers in this process find the same servicers, behind the same interceptors, without the port.
     """
     interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door]), Bulkheads(telemetry), Reading()]
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
-    for add in servicers.values():
-        add(server)
+    nearby = LocalServer(interceptors, MAX_MESSAGE_BYTES)
     status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    for add in servicers.values():
+        add(nearby)
+    health_pb2_grpc.add_HealthServicer_to_server(status, nearby)
+    nearby.share(server)
     if reflect:
         names = [*servicers, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
     credentials = None if door is None else door.credentials()
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
-    await server.start()
+    await asyncio.gather(server.start(), nearby.start())
     for name in ["", *servicers]:
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield port
+        with nullcontext() if local is None else local.listed(port, nearby):
+            yield port
     finally:
         await status.enter_graceful_shutdown()
-        await server.stop(drain_seconds)
+        await asyncio.gather(server.stop(drain_seconds), nearby.stop(drain_seconds))
 
 
-def channel(address: str, telemetry: Telemetry, service: str = "", tls: MutualTls | None = None) -> grpc.aio.Channel:
+def channel(
+    address: str, telemetry: Telemetry, service: str = "", tls: MutualTls | None = None, local: LocalServers | None = None
+) -> grpc.aio.Channel:
     """A channel to one node. Close it explicitly, in the loop that made it.
 
     Args:
@@ -107,7 +116,12 @@ def channel(address: str, telemetry: Telemetry, service: str = "", tls: MutualTl
         telemetry: of the process that calls.
         service: which one is meant; over TLS another one that answers is refused.
         tls: None for plain text.
+        local: servers that are called without dialling, when one of them is meant; with `tls` all are dialled, for only TLS shows
+            who calls.
     """
+    near = local.find(address) if local is not None and tls is None else None
+    if near is not None:
+        return LocalChannel(near, [_ClientInterceptor(telemetry)])
     return _open(address, service, tls, [_ClientInterceptor(telemetry)])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+from mesh.followed_clock import FollowedClock
 from mesh.nodes import NodePool
 from tidings.store.v1 import notification_pb2 as notifications
 from tidings.store.v1.notification_pb2_grpc import NotificationStoreServiceStub
@@ -14,15 +15,23 @@ _LARGE_SECONDS = 30.0  # what may carry whole expansions
 
 
 class GrpcNotificationStore:
-    """`NotificationStore` at whichever store answers."""
+    """`NotificationStore` at whichever store answers.
 
-    def __init__(self, pool: NodePool) -> None:
+    Args:
+        clock: is kept at the store's time, by every answer that tells it.
+    """
+
+    def __init__(self, pool: NodePool, clock: FollowedClock) -> None:
         self._call = pool.call
         self._stream = pool.stream
+        self._clock = clock
 
     async def get_notifications(self, request: notifications.GetNotificationsRequest) -> notifications.GetNotificationsResponse:
         """See `NotificationStore`."""
-        return await self._call(lambda node: node.stub(NotificationStoreServiceStub).GetNotifications, request)
+        asked = self._clock.steady()
+        response = await self._call(lambda node: node.stub(NotificationStoreServiceStub).GetNotifications, request)
+        self._clock.heard(asked, response.store_time)
+        return response
 
     async def save_expansion(self, request: notifications.SaveExpansionRequest) -> notifications.SaveExpansionResponse:
         """See `NotificationStore`."""
@@ -30,7 +39,10 @@ class GrpcNotificationStore:
 
     async def save_progress(self, request: notifications.SaveProgressRequest) -> notifications.SaveProgressResponse:
         """See `NotificationStore`."""
-        return await self._call(lambda node: node.stub(NotificationStoreServiceStub).SaveProgress, request, _PROGRESS_SECONDS)
+        asked = self._clock.steady()
+        response = await self._call(lambda node: node.stub(NotificationStoreServiceStub).SaveProgress, request, _PROGRESS_SECONDS)
+        self._clock.heard(asked, response.store_time)
+        return response
 
     async def record_delivered(self, request: notifications.RecordDeliveredRequest) -> notifications.RecordDeliveredResponse:
         """See `NotificationStore`."""

@@ -15,6 +15,7 @@ RECENT_SENDERS = 64  # entries whose senders are remembered, so that a receipt f
 FEW = 32  # users for whom asking bitmaps one by one beats an intersection
 LARGE = 100  # members past which typing, prompt receipts and the list of members itself cost more than they tell
 MARKS_PER_MS = 1  # acknowledgements of one entry by a large conversation's devices: five seconds' worth for the largest
+_NO_ONE: dict[int, int] = {}  # one for all conversations, and never changed
 
 
 class Membership:
@@ -74,7 +75,8 @@ class Membership:
         self.version = conversation.membership_version
         self.last_seq = max(self.last_seq, conversation.last_seq)
         self.user_ids = {member.user_ordinal: member.user_id for member in conversation.members}
-        self._visible_from = {m.user_ordinal: m.visible_from_seq for m in conversation.members if m.visible_from_seq > 1}
+        later = {member.user_ordinal: member.visible_from_seq for member in conversation.members if member.visible_from_seq > 1}
+        self._visible_from = later or _NO_ONE
         self._newest = max(self._visible_from.values(), default=0)
         self._bitmap = None
 
@@ -144,10 +146,11 @@ class MembershipCache:
     def _learn(self, conversation: Conversation) -> None:
         held = self._held.get(conversation.conversation_id)
         if held is None:
-            held = self._held[conversation.conversation_id] = Membership(conversation)
+            held = Membership(conversation)
+            self._held[held.conversation_id] = held  # its own string: protobuf makes another at each look
             self._members += len(held)
         else:
             before = len(held)
             held.renew(conversation)
             self._members += len(held) - before
-        self._held.move_to_end(conversation.conversation_id)
+        self._held.move_to_end(held.conversation_id)

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from mesh.followed_clock import FollowedClock
 from mesh.nodes import NodePool
 from mesh.telemetry import Telemetry
+from mesh.times import SECOND
 from router.expansion import Expansions, TagServiceMeaning
 from router.failed_runs import FailedRuns
 from router.grpc_notifications import GrpcAudienceService, GrpcNotificationStore
@@ -40,7 +42,8 @@ class NotificationAssembly:
     ) -> None:
         lease, capacity = settings.lease_seconds, settings.notification_runs
         resend = settings.resend_seconds, settings.resend_longest_seconds
-        store, audiences = GrpcNotificationStore(stores), GrpcAudienceService(tags)
+        clock = FollowedClock()
+        store, audiences = GrpcNotificationStore(stores, clock), GrpcAudienceService(tags)
         self._due = asyncio.Event()
         self._failed = FailedRuns(store, capacity)
         self.table = RunTable(
@@ -49,8 +52,8 @@ class NotificationAssembly:
         self._replica = TagReplica(audiences) if settings.replicate_tags else None
         fallback = ReplicaMeaning(self._replica, users, store) if self._replica else None
         expansions = Expansions(TagServiceMeaning(audiences, settings.expand_seconds), fallback)
-        self._preparation = Preparation(self.table, store, expansions, roster, 2 * capacity, lease)
-        progress = ProgressWriter(self.table, store, roster, meters, lease)
+        self._preparation = Preparation(self.table, store, expansions, roster, 2 * capacity, lease, wall=lambda: clock() / SECOND)
+        progress = ProgressWriter(self.table, store, roster, meters, lease, wall=lambda: clock() / SECOND)
         self.notifications = Notifications(self.table, self._preparation, progress, store, roster, self._due)
         here = GatheredAcks(settings.acknowledged_notifications, settings.acknowledged_bytes)
         elsewhere = GatheredAcks(settings.acknowledged_elsewhere, settings.acknowledged_bytes // 16)

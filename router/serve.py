@@ -146,6 +146,7 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             reflect=settings.reflection,
             drain_seconds=settings.drain_seconds,
             door=MeshDoor.of(tls),
+            local=registry.local,
         )
         async with work, server as port:
             instance = records.instance("router", settings, router_id, grpc_port=port, capacity=settings.capacity)

@@ -83,10 +83,8 @@ class Controls:
         try:
             send_at = timing.send_time("send_time", send_time, came)
             expire_at = timing.expiry("expire_time", expire_time, send_at, self._lifetimes)
-        except errors.TidingsError:
-            if known := await repeats.first_answer(self._store, key):  # another scheduler may have done it meanwhile
-                return known
-            raise
+        except errors.TidingsError as error:
+            return await repeats.refuse(self._store, key, error)
         request.reschedule.send_time.CopyFrom(timestamp(send_at))
         if expire_at is not None:
             request.reschedule.expire_time.CopyFrom(timestamp(expire_at))

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pyroaring import BitMap
 
 from mesh import rpc
+from mesh.followed_clock import FollowedClock
 from mesh.nodes import NodePool
 from tidings.common.v1.notification_pb2 import Outcome
 from tidings.store.v1 import notification_pb2 as store
@@ -20,11 +21,16 @@ T = TypeVar("T")
 
 
 class GrpcNotificationStore:
-    """See `NotificationStore`."""
+    """See `NotificationStore`.
 
-    def __init__(self, pool: NodePool) -> None:
+    Args:
+        clock: is kept at the store's time, by every claim.
+    """
+
+    def __init__(self, pool: NodePool, clock: FollowedClock) -> None:
         self._pool = pool
         self._call = pool.call
+        self._clock = clock
 
     async def create(self, request: store.CreateNotificationRequest) -> store.CreateNotificationResponse:
         """See `NotificationStore`."""
@@ -33,6 +39,10 @@ class GrpcNotificationStore:
     async def find_request(self, request: store.FindRequestRequest) -> store.FindRequestResponse:
         """See `NotificationStore`."""
         return await self._call(lambda node: node.stub(NotificationStoreServiceStub).FindRequest, request)
+
+    async def refuse_request(self, request: store.RefuseRequestRequest) -> store.RefuseRequestResponse:
+        """See `NotificationStore`."""
+        return await self._call(lambda node: node.stub(NotificationStoreServiceStub).RefuseRequest, request)
 
     async def get(self, request: store.GetNotificationsRequest) -> store.GetNotificationsResponse:
         """See `NotificationStore`."""
@@ -48,7 +58,10 @@ class GrpcNotificationStore:
 
     async def claim(self, request: store.ClaimNotificationsRequest) -> store.ClaimNotificationsResponse:
         """See `NotificationStore`."""
-        return await self._call(lambda node: node.stub(NotificationStoreServiceStub).ClaimNotifications, request)
+        asked = self._clock.steady()
+        response = await self._call(lambda node: node.stub(NotificationStoreServiceStub).ClaimNotifications, request)
+        self._clock.heard(asked, response.store_time)
+        return response
 
     async def release(self, request: store.ReleaseNotificationsRequest) -> store.ReleaseNotificationsResponse:
         """See `NotificationStore`."""

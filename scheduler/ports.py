@@ -17,7 +17,10 @@ class NotificationStore(Protocol):
         """Store an upload, or the next occurrence of a series."""
 
     async def find_request(self, request: store.FindRequestRequest) -> store.FindRequestResponse:
-        """What a request_id was answered before."""
+        """What a request_id was answered before; fails as it was refused before."""
+
+    async def refuse_request(self, request: store.RefuseRequestRequest) -> store.RefuseRequestResponse:
+        """Refuse a request_id for good, or say what it was answered before; fails as it was refused before."""
 
     async def get(self, request: store.GetNotificationsRequest) -> store.GetNotificationsResponse:
         """Notifications by id."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from mesh import process, records, rpc, times
+from mesh import process, records, rpc
 from mesh.business import BusinessDoor
+from mesh.followed_clock import FollowedClock
 from mesh.mutual_tls import MutualTls
 from mesh.naming import new_instance_id
 from mesh.nodes import NodePool
@@ -40,13 +41,14 @@ from tidings.scheduler.v1.scheduler_pb2_grpc import add_NotificationServiceServi
 
 @asynccontextmanager
 async def serve(
-    settings: SchedulerSettings, registry: Registry, telemetry: Telemetry, clock: Callable[[], int] = times.clock
+    settings: SchedulerSettings, registry: Registry, telemetry: Telemetry, own: FollowedClock | None = None
 ) -> AsyncIterator[Instance]:
     """Serve until the context ends; gives the instance as registered.
 
     Args:
-        clock: microseconds since 1970.
+        own: the clock to begin with; it is put right by the store's.
     """
+    clock = own or FollowedClock()
     scheduler_id = new_instance_id("scheduler")
     meters, tls = Meters(telemetry), MutualTls.of("scheduler", settings)
     async with (
@@ -54,7 +56,7 @@ async def serve(
         NodePool.open(registry, "tagsvc", telemetry, meters.retried, tls) as tags,
         NodePool.open(registry, "router", telemetry, meters.retried, tls) as router_pool,
     ):
-        store, users = GrpcNotificationStore(stores), GrpcUsers(stores)
+        store, users = GrpcNotificationStore(stores, clock), GrpcUsers(stores)
         routers = GrpcRouters(router_pool, settings.handover_seconds)
         calendar, lifetimes = Calendar.load(), Lifetimes.of(settings)
         woken = asyncio.Event()

@@ -2,7 +2,8 @@
 
 Rules: what a request_id was answered before is looked up first, so that a repeated request gets the same answer though its time has
 passed or the tags have changed. The same request may be under way at another scheduler: so its times are judged by when it came,
-and it is looked up again before it is refused. Nothing is answered before it is stored.
+and what the times or the tags forbid is refused in the store, where one of both is the first answer. Nothing is answered before it
+is stored.
 """
 
 from collections.abc import Callable
@@ -63,10 +64,8 @@ class Uploads:
             return known
         try:
             request = await self._request(key, timing.complete(spec, came, self._calendar, self._lifetimes))
-        except errors.TidingsError:
-            if known := await repeats.first_answer(self._store, key):
-                return known
-            raise
+        except errors.TidingsError as error:
+            return await repeats.refuse(self._store, key, error)
         created = await self._store.create(request)
         self._on_stored()
         return created.notification

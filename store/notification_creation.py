@@ -96,6 +96,18 @@ def find_answer(connection: Connection, request_id: str, digest: bytes, now: int
     return notification_codec.answer(stored, now)
 
 
+def refuse(connection: Connection, request: Request, refusal: bytes, now: int) -> bytes | None:
+    """Keep an encoded Error as the answer to a request; gives the first answer when there is one, None when there was none.
+
+    Raises:
+        TidingsError: REQUEST_ID_CONFLICT; what it was refused for before.
+    """
+    answered = find_answer(connection, request.request_id, request.digest, now)
+    if answered is not None or notification_requests.keep(connection, request, refusal, now):
+        return answered
+    return find_answer(connection, request.request_id, request.digest, now) or _answered_elsewhere(connection, request)
+
+
 def _answered_elsewhere(connection: Connection, request: Request) -> bytes:
     """What another store answered to the same request just now."""
     answer = request.first_answer(connection)

@@ -134,6 +134,14 @@ def control_request(request: pb.ControlNotificationRequest) -> Request:
     return Request(bounds.request_id(request.request_id), RequestKind.CONTROL, bounds.digest(request.request_digest))
 
 
+def refusal(request: pb.RefuseRequestRequest) -> tuple[Request, bytes]:
+    """What is refused, and why: an encoded Error."""
+    if not request.refusal.code:
+        raise errors.invalid_field("refusal.code", "what is wrong with the request")
+    refused = Request(bounds.request_id(request.request_id), RequestKind.REFUSED, bounds.digest(request.request_digest))
+    return refused, request.refusal.SerializeToString()
+
+
 def change(request: pb.ControlNotificationRequest) -> Change:
     """What to change."""
     match request.WhichOneof("action"):

@@ -1,4 +1,8 @@
-"""First answers to requests that change something: whoever repeats one gets the same answer again."""
+"""First answers to requests that change something: whoever repeats one gets the same answer again. A refusal is one, too.
+
+Whoever keeps an answer waits for another who is about to keep one for the same request, so that there is one answer, whatever is
+under way elsewhere.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -7,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from mesh import errors
 from store.sql import Statement
+from tidings.common.v1 import error_pb2
 
 _FIND = Statement("SELECT kind, digest, answer FROM notification_requests WHERE request_id = :request_id")
 _KEEP = text(
@@ -25,10 +30,11 @@ _FORGET = Statement(
 
 
 class RequestKind(IntEnum):
-    """What a request did."""
+    """What a request did. The answer to one that was refused is an encoded Error."""
 
     CREATE = 1
     CONTROL = 2
+    REFUSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +54,15 @@ def first_answer(connection: Connection, request_id: str, digest: bytes, kind: R
     """What this request was answered before, as an encoded StoredNotification; None when it is new. Without a kind it may be any.
 
     Raises:
-        TidingsError: REQUEST_ID_CONFLICT, another request has the same id.
+        TidingsError: REQUEST_ID_CONFLICT, another request has the same id; what it was refused for.
     """
     found = _FIND(connection, request_id=request_id).one_or_none()
     if found is None:
         return None
-    if bytes(found.digest) != digest or kind not in {None, found.kind}:
+    if bytes(found.digest) != digest or (kind not in {None, found.kind} and found.kind != RequestKind.REFUSED):
         raise errors.request_id_conflict(request_id)
+    if found.kind == RequestKind.REFUSED:
+        raise errors.TidingsError.from_frame(error_pb2.Error.FromString(bytes(found.answer)))
     return bytes(found.answer)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from mesh import naming, records, rpc
+from mesh.followed_clock import FollowedClock
 from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.open_cache import open_cache
 from mesh.process import background
@@ -16,6 +17,7 @@ from mesh.registry import Registry
 from mesh.telemetry import Telemetry
 from mesh.times import DAY, clock
 from store.appender import Appender
+from store.database_clock import DatabaseClock
 from store.database_history import DatabaseHistory
 from store.dead_letter import Policy
 from store.dead_letter_meters import DeadLetterMeters
@@ -51,8 +53,13 @@ from tidings.store.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetry) -> AsyncIterator[Instance]:
     """Run one store until the context ends; gives its record."""
     async with AsyncExitStack() as stack:
-        database, log = await stack.enter_async_context(open_database(settings))
+        now = FollowedClock(clock) if _parse(settings.database).drivername == "postgresql" else clock
+        database, log = await stack.enter_async_context(open_database(settings, now))
         await database.write(migrate)
+        if isinstance(now, FollowedClock):
+            following = DatabaseClock(database, now, telemetry)
+            await following.measure()
+            await stack.enter_async_context(background(following.run()))
         history: History = DatabaseHistory(database)
         if settings.history_cache_entries:
             cache = await stack.enter_async_context(open_cache(settings.cache, telemetry))
@@ -61,24 +68,24 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
             log = keeping = RecentLog(log, database, cache, size, recent.readership)
             await stack.enter_async_context(background(keeping.run()))
         appender = Appender(log, telemetry)
-        sweeper = Sweeper(database, clock, round(settings.resend_days * DAY))
-        recipients = NotificationSweeper(database, clock, round(settings.report_days * DAY), round(settings.answer_days * DAY))
-        messages = MessageLogServicer(database, log, appender, clock, history)
+        sweeper = Sweeper(database, now, round(settings.resend_days * DAY))
+        recipients = NotificationSweeper(database, now, round(settings.report_days * DAY), round(settings.answer_days * DAY))
+        messages = MessageLogServicer(database, log, appender, now, history)
         policy, letters = Policy(settings.notification_failures, settings.dead_letters), DeadLetterMeters(telemetry)
         feed = TagLogFeed(database)
-        tags = TagLogServicer(database, feed, Checkpoints(database, clock))
+        tags = TagLogServicer(database, feed, Checkpoints(database, now))
         servicers: dict[str, rpc.AddServicer] = {
             "tidings.store.v1.MessageLogService": lambda server: add_MessageLogServiceServicer_to_server(messages, server),
             "tidings.store.v1.ConversationService": lambda server: add_ConversationServiceServicer_to_server(
-                ConversationServicer(database, clock), server
+                ConversationServicer(database, now), server
             ),
-            "tidings.store.v1.UserService": lambda server: add_UserServiceServicer_to_server(UserServicer(database, clock), server),
+            "tidings.store.v1.UserService": lambda server: add_UserServiceServicer_to_server(UserServicer(database, now), server),
             "tidings.store.v1.TagLogService": lambda server: add_TagLogServiceServicer_to_server(tags, server),
             "tidings.store.v1.NotificationStoreService": lambda server: add_NotificationStoreServiceServicer_to_server(
-                NotificationStoreServicer(database, clock, letters, policy), server
+                NotificationStoreServicer(database, now, letters, policy), server
             ),
             "tidings.store.v1.DeadLetterService": lambda server: add_DeadLetterServiceServicer_to_server(
-                DeadLetterServicer(database, Replays(database, log, clock), letters, policy, clock), server
+                DeadLetterServicer(database, Replays(database, log, now), letters, policy, now), server
             ),
         }
         options: dict[str, Any] = {"reflect": settings.reflection, "drain_seconds": settings.drain_seconds}
@@ -86,7 +93,7 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
         async with (
             background(appender.run(), sweeper.run(settings.sweep_seconds), recipients.run(settings.sweep_seconds), feed.run()),
             background(letters.run(database, settings.sweep_seconds)),
-            rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, door=door, **options) as port,
+            rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, door=door, local=registry.local, **options) as port,
         ):
             instance = records.instance("store", settings, naming.new_instance_id("store"), grpc_port=port)
             try:

@@ -69,6 +69,12 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         answer = await self._database.read(work)
         return pb.FindRequestResponse(notification=pb.StoredNotification.FromString(answer) if answer else None)
 
+    async def RefuseRequest(self, request: pb.RefuseRequestRequest, context: Context) -> pb.RefuseRequestResponse:
+        """Refuses a request unless it is answered."""
+        refused, refusal = notification_intake.refusal(request)
+        answer = await self._database.write(partial(creation.refuse, request=refused, refusal=refusal, now=self._clock()))
+        return pb.RefuseRequestResponse(notification=pb.StoredNotification.FromString(answer) if answer else None)
+
     async def GetNotifications(self, request: pb.GetNotificationsRequest, context: Context) -> pb.GetNotificationsResponse:
         """Finds notifications."""
         checks.listed("notification_ids", request.notification_ids)
@@ -76,7 +82,9 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         work = partial(notification_lists.get, notification_ids=wanted, view=bounds.view(request.view))
         found = await self._database.read(work)
         now = self._clock()
-        return pb.GetNotificationsResponse(notifications=[notification_codec.stored(one, now) for one in found])
+        return pb.GetNotificationsResponse(
+            notifications=[notification_codec.stored(one, now) for one in found], store_time=timestamp(now)
+        )
 
     async def ListNotifications(self, request: pb.ListNotificationsRequest, context: Context) -> pb.ListNotificationsResponse:
         """A page of them."""
@@ -115,6 +123,7 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         due = await self._database.read(notification_claims.next_due)
         if due is not None:
             response.next_due_time.CopyFrom(timestamp(due))
+        response.store_time.CopyFrom(timestamp(self._clock()))
         return response
 
     async def ReleaseNotifications(
@@ -158,6 +167,7 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
             now = self._clock()
             results = await self._database.write(partial(progress.save_progress, steps=piece, lease=lease, now=now))
             response.results.extend(_progress_result(result, now) for result in results)
+        response.store_time.CopyFrom(timestamp(self._clock()))
         return response
 
     async def RecordDelivered(self, request: pb.RecordDeliveredRequest, context: Context) -> pb.RecordDeliveredResponse:

@@ -30,6 +30,20 @@ def test_it_says_what_it_is_not_and_what_to_type(mesh: MeshUnderTest) -> None:
     assert (running["url"], running["pid"]) == (mesh.url, mesh.process.pid)
 
 
+def test_the_services_of_one_process_call_each_other_without_sockets(mesh: MeshUnderTest) -> None:
+    instances = json.loads((mesh.data / "run.json").read_text())["instances"]
+    ports = {int(one["grpcAddress"].rpartition(":")[2]) for one in instances if "grpcAddress" in one}
+    assert len(ports) >= 4  # they have them all the same: for operators, and for businesses
+    assert not ports & _connected_ports()
+
+
+def _connected_ports() -> set[int]:
+    """Ports of this machine at which somebody is connected."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "01"}
+
+
 def test_several_edges_and_routers_and_ctrl_c(fresh: MeshUnderTest) -> None:
     fresh.edge_port = 0
     fresh.start("--edges", "2", "--routers", "2")

@@ -135,6 +135,8 @@ async def test_every_error_survives_the_way_over_a_server(name: str) -> None:
     got = await crossed(sent)
     assert (got.code, got.message, got.retry_after, got.field) == (sent.code, sent.message, sent.retry_after, sent.field)
     assert got.to_frame("c-1") == sent.to_frame("c-1")
+    kept = TidingsError.from_frame(sent.to_frame())
+    assert (kept.code, kept.message, kept.retry_after, kept.field) == (sent.code, sent.message, sent.retry_after, sent.field)
 
 
 @pytest.mark.parametrize("quoted", ["x" * 100_000, "\U0001f980" * 10_000, "\udcff\0\n", "%41\r\nheader: x"])

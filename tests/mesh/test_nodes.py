@@ -13,6 +13,7 @@ import pytest
 from mesh import errors, naming, rpc
 from mesh.breaker import FAILURES, State
 from mesh.errors import TidingsError
+from mesh.local_server import LocalServers
 from mesh.nodes import ATTEMPTS, NodePool
 from mesh.registry import MemoryRegistry, Registration
 from mesh.telemetry import Telemetry
@@ -128,7 +129,7 @@ async def serving(registry: MemoryRegistry, telemetry: Telemetry) -> AsyncIterat
     }
     handler = grpc.method_handlers_generic_handler(SERVICE, methods)
     add = {SERVICE: lambda one: one.add_generic_rpc_handlers((handler,))}
-    async with rpc.serve("127.0.0.1:0", add, telemetry, reflect=False, drain_seconds=0.1) as port:
+    async with rpc.serve("127.0.0.1:0", add, telemetry, reflect=False, drain_seconds=0.1, local=registry.local) as port:
         server.instance.grpc_address = f"127.0.0.1:{port}"
         async with registry.register(server.instance) as registration:
             server.registration = registration
@@ -144,11 +145,12 @@ async def until(holds: Any) -> None:
     raise AssertionError("it does not come")
 
 
-@pytest.fixture
-async def fleet(telemetry: Telemetry) -> AsyncIterator[Fleet]:
+@pytest.fixture(params=["dialled", "local"])
+async def fleet(request: pytest.FixtureRequest, telemetry: Telemetry) -> AsyncIterator[Fleet]:
     """Nobody yet."""
+    local = LocalServers() if request.param == "local" else None
     async with AsyncExitStack() as stack:
-        fleet = Fleet(MemoryRegistry(), telemetry, stack)
+        fleet = Fleet(MemoryRegistry(local), telemetry, stack)
         await fleet.open()
         yield fleet
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
 
 from mesh import errors
+from mesh.times import clock, timestamp
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.store.v1 import notification_pb2 as pb
@@ -192,7 +193,7 @@ class _Servicer(NotificationStoreServiceServicer):
         found = [kept[one].stored(request.view) for one in request.notification_ids if one in kept]
         if sum(one.ByteSize() for one in found) > self.memory.answer_bytes:
             raise errors.invalid_field("notification_ids", "fewer")
-        return pb.GetNotificationsResponse(notifications=found)
+        return pb.GetNotificationsResponse(notifications=found, store_time=timestamp(clock()))
 
     async def ControlNotification(self, request: pb.ControlNotificationRequest, context: Any) -> pb.ControlNotificationResponse:
         one = self.memory.kept[request.notification_id]
@@ -246,7 +247,7 @@ class _Servicer(NotificationStoreServiceServicer):
         if self.memory.lose_answers:
             self.memory.lose_answers -= 1
             raise errors.unavailable("the answer was lost")
-        return pb.SaveProgressResponse(results=results)
+        return pb.SaveProgressResponse(results=results, store_time=timestamp(clock()))
 
     def _progress(self, progress: pb.Progress, lease: float) -> pb.ProgressResult:
         one = self.memory.kept.get(progress.claim.notification_id)

@@ -12,6 +12,7 @@ import pytest
 import scheduler.serve
 import store.serve
 from mesh import rpc
+from mesh.followed_clock import FollowedClock
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
 from mesh.times import SECOND, clock
@@ -45,6 +46,13 @@ class Clock:
 
 
 _LENGTHS = {"days": 86_400 * SECOND, "hours": 3_600 * SECOND, "minutes": 60 * SECOND, "seconds": SECOND}
+
+
+class SharedClock(FollowedClock):
+    """Schedulers' and the store's at once: what the store says of it is nothing new, and may be old when the test sets it."""
+
+    def learn(self, asked: int, said: int, heard: int) -> int:
+        return 0
 
 
 class Store:
@@ -110,8 +118,8 @@ class Mesh:
         serving = router_twin.serve(router or Router(), self.registry, self.telemetry)
         return await (stack or self._stack).enter_async_context(serving)
 
-    async def scheduler(self, stack: AsyncExitStack | None = None, **settings: Any) -> Business:
-        """One more scheduler; gives a business that calls it."""
+    async def scheduler(self, stack: AsyncExitStack | None = None, own: FollowedClock | None = None, **settings: Any) -> Business:
+        """One more scheduler; gives a business that calls it. It begins with the mesh's clock unless it has its own."""
         quick: dict[str, Any] = {
             "port": 0,
             "drain_seconds": 2.0,
@@ -121,7 +129,7 @@ class Mesh:
             "handover_seconds": 0.5,
         }
         configured = SchedulerSettings(**(quick | settings))
-        serving = scheduler.serve.serve(configured, self.registry, self.telemetry, self.clock)
+        serving = scheduler.serve.serve(configured, self.registry, self.telemetry, own or SharedClock(self.clock, self.clock))
         instance = await (stack or self._stack).enter_async_context(serving)
         channel = await self._stack.enter_async_context(rpc.channel(instance.grpc_address, self.telemetry))
         return Business(channel, instance.grpc_address)

@@ -8,6 +8,7 @@ import pytest
 from pyroaring import BitMap
 
 from mesh.errors import TidingsError
+from mesh.followed_clock import FollowedClock
 from mesh.nodes import NodePool
 from mesh.times import timestamp
 from scheduler.grpc_store import GrpcNotificationStore
@@ -297,7 +298,7 @@ async def test_a_claim_that_was_overtaken_makes_nothing_and_is_not_handed_over(m
     claim.lease.seconds = 10
     [slow] = (await store.notifications.ClaimNotifications(claim)).notifications
     pool = await mesh.enter(NodePool.open(mesh.registry, "store", mesh.telemetry))
-    makes = Series(GrpcNotificationStore(pool), Calendar.load(), mesh.clock)
+    makes = Series(GrpcNotificationStore(pool, FollowedClock()), Calendar.load(), mesh.clock)
     mesh.clock.advance(seconds=11)
     [quick] = (await store.notifications.ClaimNotifications(claim)).notifications
     assert not await makes.follow_claimed(slow)

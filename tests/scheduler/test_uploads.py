@@ -9,6 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pyroaring import BitMap
 
 from mesh.errors import TidingsError
+from mesh.followed_clock import FollowedClock
+from mesh.times import SECOND
 from scheduler.grpc_store import GrpcNotificationStore
 from tests.scheduler.business import Business, eventually, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
@@ -267,6 +269,58 @@ async def test_who_finds_it_impossible_by_now_gives_the_answer_of_who_was_faster
     mesh.clock.advance(seconds=60 if came_late else 0)
     assert await business.upload(wanted, "same") == faster[0]
     assert len(await business.list()) == 1
+
+
+@pytest.mark.parametrize("wanted", [spec(send_time=stamp(NOW)), spec(expression="gold")])
+async def test_what_was_refused_for_its_time_or_its_tags_stays_refused(
+    mesh: Mesh, store: Store, business: Business, wanted: common.NotificationSpec
+) -> None:
+    mesh.tags.put("gold")
+    mesh.clock.advance(seconds=60)
+    refused = await refusal(business.upload(wanted, "same"))
+    assert refused in {("INVALID_FIELD", "spec.send_time"), ("EMPTY_AUDIENCE", "spec.audience")}
+    mesh.clock.advance(seconds=-60)
+    mesh.tags.put("gold", *await store.ordinals("a"))
+    other = await mesh.scheduler()
+    assert await refusal(other.upload(wanted, "same")) == refused
+    assert await business.list() == []
+    await other.upload(wanted, "new")
+
+
+async def test_a_first_try_that_comes_to_the_store_after_a_refusal_is_refused(
+    mesh: Mesh, business: Business, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, create = await mesh.scheduler(), GrpcNotificationStore.create
+    on_the_way, let_go = asyncio.Event(), asyncio.Event()
+
+    async def slow_create(storing: Any, request: Any) -> Any:
+        on_the_way.set()
+        await let_go.wait()
+        return await create(storing, request)
+
+    monkeypatch.setattr(GrpcNotificationStore, "create", slow_create)
+    wanted = spec("ann", send_time=stamp(NOW))
+    first = asyncio.create_task(refusal(business.upload(wanted, "same")))
+    await asyncio.wait_for(on_the_way.wait(), 10)
+    mesh.clock.advance(seconds=60)
+    refused = await refusal(other.upload(wanted, "same"))
+    let_go.set()
+    assert await first == refused == ("INVALID_FIELD", "spec.send_time")
+    assert await business.list() == []
+
+
+@pytest.mark.parametrize("fast", [3_600, -3_600])
+async def test_a_scheduler_whose_clock_is_wrong_judges_by_the_store(mesh: Mesh, store: Store, fast: int) -> None:
+    own = FollowedClock(lambda: mesh.clock.now + fast * SECOND, mesh.clock)
+    business = await mesh.scheduler(own=own)
+
+    async def right() -> bool:
+        return own() == int(mesh.clock.now)
+
+    await eventually(right)
+    answer = await business.upload(spec("ann", send_time=stamp("2026-06-01 12:00:10"), expire_time=stamp("2026-06-01 12:10")))
+    assert answer.notification.report.state == common.NOTIFICATION_STATE_SCHEDULED
+    assert (await business.upload(spec("ann"))).notification.spec.send_time == stamp(NOW)
 
 
 async def test_without_a_tags_service_only_expressions_are_refused_for_now(mesh: Mesh, store: Store) -> None:

@@ -25,6 +25,7 @@ import tagsvc.serve
 from balancer.settings import BalancerSettings
 from edge.settings import EdgeSettings
 from mesh.credentials import mint_token
+from mesh.local_server import LocalServers
 from mesh.registry import MemoryRegistry
 from mesh.telemetry import Telemetry
 from router.settings import RouterSettings
@@ -88,7 +89,7 @@ class Mesh:
         self.token_secret, self.proxy = secrets.token_hex(32), proxy
         self.telemetry = Telemetry("tests")
         self.fences = SqliteFences(folder / "tidings.sqlite")
-        registry = MemoryRegistry()
+        registry = MemoryRegistry(LocalServers())  # as `tidings up` has it in one process
         keys: dict[str, Any] = {"token_secret": self.token_secret, "ticket_secret": secrets.token_hex(32)}
         common: dict[str, Any] = {"port": 0, "drain_seconds": _DRAIN_SECONDS, "reflection": False}
         store_settings = StoreSettings(**common, database=f"sqlite:///{folder / 'tidings.sqlite'}")

@@ -18,6 +18,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tidings.common.v1 import error_pb2 as _error_pb2
 from tidings.common.v1 import notification_pb2 as _notification_pb2
 import builtins as _builtins
 import sys
@@ -307,6 +308,62 @@ class FindRequestResponse(_message.Message):
 Global___FindRequestResponse: _TypeAlias = FindRequestResponse  # noqa: Y015
 
 @_typing.final
+class RefuseRequestRequest(_message.Message):
+    """Which request, and why it is refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in FindRequestRequest."""
+    request_digest: _builtins.bytes
+    """As in FindRequestRequest."""
+    @_builtins.property
+    def refusal(self) -> _error_pb2.Error:
+        """What is wrong with it; not for what may pass by itself."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        request_digest: _builtins.bytes = ...,
+        refusal: _error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "request_digest", b"request_digest", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefuseRequestRequest: _TypeAlias = RefuseRequestRequest  # noqa: Y015
+
+@_typing.final
+class RefuseRequestResponse(_message.Message):
+    """Refused, or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notification(self) -> Global___StoredNotification:
+        """As it was answered first; absent when it is refused now."""
+
+    def __init__(
+        self,
+        *,
+        notification: Global___StoredNotification | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefuseRequestResponse: _TypeAlias = RefuseRequestResponse  # noqa: Y015
+
+@_typing.final
 class GetNotificationsRequest(_message.Message):
     """Which ones."""
 
@@ -341,18 +398,24 @@ class GetNotificationsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    STORE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredNotification]:
         """In the order asked for; those that don't exist are left out."""
+
+    @_builtins.property
+    def store_time(self) -> _timestamp_pb2.Timestamp:
+        """What the store's clock showed, by which all times of notifications are judged, between the call and this answer."""
 
     def __init__(
         self,
         *,
         notifications: _abc.Iterable[Global___StoredNotification] | None = ...,
+        store_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store_time", b"store_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["notifications", b"notifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notifications", b"notifications", "store_time", b"store_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -672,6 +735,7 @@ class ClaimNotificationsResponse(_message.Message):
 
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     NEXT_DUE_TIME_FIELD_NUMBER: _builtins.int
+    STORE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredNotification]:
         """Under their new fences, BRIEF. SCHEDULED ones are EXPANDING now, or SENDING when they were expanded at upload."""
@@ -680,15 +744,20 @@ class ClaimNotificationsResponse(_message.Message):
     def next_due_time(self) -> _timestamp_pb2.Timestamp:
         """When the next one is due, a lease runs out, or something expires; absent when nothing waits."""
 
+    @_builtins.property
+    def store_time(self) -> _timestamp_pb2.Timestamp:
+        """See GetNotificationsResponse."""
+
     def __init__(
         self,
         *,
         notifications: _abc.Iterable[Global___StoredNotification] | None = ...,
         next_due_time: _timestamp_pb2.Timestamp | None = ...,
+        store_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_due_time", b"next_due_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_due_time", b"next_due_time", "store_time", b"store_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_due_time", b"next_due_time", "notifications", b"notifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_due_time", b"next_due_time", "notifications", b"notifications", "store_time", b"store_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,18 +1007,24 @@ class SaveProgressResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    STORE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgressResult]:
         """One per Progress, in order."""
+
+    @_builtins.property
+    def store_time(self) -> _timestamp_pb2.Timestamp:
+        """See GetNotificationsResponse."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ProgressResult] | None = ...,
+        store_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store_time", b"store_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "store_time", b"store_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

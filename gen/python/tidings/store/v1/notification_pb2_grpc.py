@@ -45,6 +45,11 @@ class NotificationStoreServiceStub:
                 request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.SerializeToString,
                 response_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.FromString,
                 _registered_method=True)
+        self.RefuseRequest = channel.unary_unary(
+                '/tidings.store.v1.NotificationStoreService/RefuseRequest',
+                request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestRequest.SerializeToString,
+                response_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestResponse.FromString,
+                _registered_method=True)
         self.GetNotifications = channel.unary_unary(
                 '/tidings.store.v1.NotificationStoreService/GetNotifications',
                 request_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.GetNotificationsRequest.SerializeToString,
@@ -109,7 +114,16 @@ class NotificationStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindRequest(self, request, context):
-        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing.
+        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing. Fails as RefuseRequest was told when
+        it was refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefuseRequest(self, request, context):
+        """Refuses a request_id for good, unless it was answered before: then gives that answer, or fails as it was refused first. A
+        CreateNotification or ControlNotification under way with the same request_id is waited for; one that comes later fails so, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,6 +216,11 @@ def add_NotificationStoreServiceServicer_to_server(servicer, server):
                     servicer.FindRequest,
                     request_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.FromString,
                     response_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.SerializeToString,
+            ),
+            'RefuseRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseRequest,
+                    request_deserializer=tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestRequest.FromString,
+                    response_serializer=tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestResponse.SerializeToString,
             ),
             'GetNotifications': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotifications,
@@ -309,6 +328,33 @@ class NotificationStoreService:
             '/tidings.store.v1.NotificationStoreService/FindRequest',
             tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestRequest.SerializeToString,
             tidings_dot_store_dot_v1_dot_notification__pb2.FindRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.store.v1.NotificationStoreService/RefuseRequest',
+            tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestRequest.SerializeToString,
+            tidings_dot_store_dot_v1_dot_notification__pb2.RefuseRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

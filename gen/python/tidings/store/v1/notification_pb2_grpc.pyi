@@ -44,7 +44,13 @@ class NotificationStoreServiceStub:
     CreateNotification: _grpc.UnaryUnaryMultiCallable[_notification_pb2.CreateNotificationRequest, _notification_pb2.CreateNotificationResponse]
     """Stores an upload. The same request_id and digest give the first answer; another digest is REQUEST_ID_CONFLICT."""
     FindRequest: _grpc.UnaryUnaryMultiCallable[_notification_pb2.FindRequestRequest, _notification_pb2.FindRequestResponse]
-    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
+    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing. Fails as RefuseRequest was told when
+    it was refused.
+    """
+    RefuseRequest: _grpc.UnaryUnaryMultiCallable[_notification_pb2.RefuseRequestRequest, _notification_pb2.RefuseRequestResponse]
+    """Refuses a request_id for good, unless it was answered before: then gives that answer, or fails as it was refused first. A
+    CreateNotification or ControlNotification under way with the same request_id is waited for; one that comes later fails so, too.
+    """
     GetNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.GetNotificationsRequest, _notification_pb2.GetNotificationsResponse]
     """Notifications by id. Batched."""
     ListNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ListNotificationsRequest, _notification_pb2.ListNotificationsResponse]
@@ -83,7 +89,13 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     CreateNotification: _aio.UnaryUnaryMultiCallable[_notification_pb2.CreateNotificationRequest, _notification_pb2.CreateNotificationResponse]  # type: ignore[assignment]
     """Stores an upload. The same request_id and digest give the first answer; another digest is REQUEST_ID_CONFLICT."""
     FindRequest: _aio.UnaryUnaryMultiCallable[_notification_pb2.FindRequestRequest, _notification_pb2.FindRequestResponse]  # type: ignore[assignment]
-    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
+    """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing. Fails as RefuseRequest was told when
+    it was refused.
+    """
+    RefuseRequest: _aio.UnaryUnaryMultiCallable[_notification_pb2.RefuseRequestRequest, _notification_pb2.RefuseRequestResponse]  # type: ignore[assignment]
+    """Refuses a request_id for good, unless it was answered before: then gives that answer, or fails as it was refused first. A
+    CreateNotification or ControlNotification under way with the same request_id is waited for; one that comes later fails so, too.
+    """
     GetNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.GetNotificationsRequest, _notification_pb2.GetNotificationsResponse]  # type: ignore[assignment]
     """Notifications by id. Batched."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ListNotificationsRequest, _notification_pb2.ListNotificationsResponse]  # type: ignore[assignment]
@@ -131,7 +143,19 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notification_pb2.FindRequestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notification_pb2.FindRequestResponse, _abc.Awaitable[_notification_pb2.FindRequestResponse]]:
-        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing."""
+        """What a request_id of CreateNotification or ControlNotification was answered. Changes nothing. Fails as RefuseRequest was told when
+        it was refused.
+        """
+
+    @_abc_1.abstractmethod
+    def RefuseRequest(
+        self,
+        request: _notification_pb2.RefuseRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notification_pb2.RefuseRequestResponse, _abc.Awaitable[_notification_pb2.RefuseRequestResponse]]:
+        """Refuses a request_id for good, unless it was answered before: then gives that answer, or fails as it was refused first. A
+        CreateNotification or ControlNotification under way with the same request_id is waited for; one that comes later fails so, too.
+        """
 
     @_abc_1.abstractmethod
     def GetNotifications(
