@@ -107,6 +107,10 @@ class Connection(ABC):
         if self._closing is not None:
             self._end(self._closing)
 
+    @abstractmethod
+    def abort(self) -> None:
+        """Cut the connection without a word."""
+
     def on_message(self, message: bytes | str) -> None:
         """Something came from the client. A fault of ours ends this session, and no other."""
         try:

@@ -18,6 +18,7 @@ from tidings.balancer.v1 import balancer_pb2
 from tidings.common.v1 import error_pb2
 
 GRACE_SECONDS = 5.0  # how long after its appointment a client may stay
+ANSWER_SECONDS = 1.0  # how long clients may take to answer the close before an edge that ends cuts them off
 BURST = 200  # GoAways written before others get their turn
 STRIDE_SECONDS = 1.0  # between telling some and telling the next: balancers are asked about many at once
 
@@ -68,6 +69,7 @@ class Departures:
                 await self._population.empty()
         self._stop()
         self._close_all()
+        await self._cut_off()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -112,6 +114,14 @@ class Departures:
         self._flush()
         self._told(len(places), len(chunk) - len(places))
         return late
+
+    async def _cut_off(self) -> None:
+        """Whoever doesn't answer the close is left alone with it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._population.empty()
+        for connection in self._population.all():
+            connection.abort()
 
     def _close_all(self) -> None:
         for connection in self._population.all():

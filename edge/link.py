@@ -28,9 +28,9 @@ MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
 MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
 # Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
-MARKS_SECONDS = 0.02
-# Sessions that come or go together share a batch at every hop behind; nobody feels a reconnect to be so late.
-SESSIONS_SECONDS = 0.005
+MARKS_SECONDS = 0.05
+# Sessions that come or go together share a batch at every hop behind; nobody feels a reconnect to be three times so late.
+SESSIONS_SECONDS = 0.02
 # Who has a notification is told in bitmaps, and written to the store in a transaction for each: they are to be well filled.
 NOTIFICATION_ACKS_SECONDS = 0.2
 ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
@@ -77,6 +77,7 @@ class Link:
         self._edge_id = edge_id
         self._port = port
         self._wake = asyncio.Event()
+        self._left = False  # the last request did not take all that was asked
         self._pulse = Pulse()
         self._acknowledge_due: asyncio.TimerHandle | None = None
         self._marks = Pace(MARKS_SECONDS, self._send_marks)
@@ -184,16 +185,19 @@ class Link:
         if arm is not None:
             self.queue.acted_on(response.sequence)
             self._acknowledge_soon()
-        if self.queue.envelopes.ready:
+        if self._left and self.queue.envelopes.ready:
             self._wake.set()
 
     async def _write(self, call: Any) -> None:
+        """Write whenever something is to go, and not what is only gathering: that would leave no batch behind a busy writer."""
+        self._wake.set()
         while True:
-            request = self.queue.take()
-            if request is None:
-                self._wake.clear()
-                await self._wake.wait()
-                request = self.queue.take() or self.queue.acknowledgement()
+            await self._wake.wait()
+            self._wake.clear()
+            request = self.queue.take() or self.queue.acknowledgement()
+            self._left = len(self.queue) > 0
+            if self.queue.more:
+                self._wake.set()
             if request is not None:
                 await call.write(request)
 

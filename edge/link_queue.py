@@ -128,6 +128,11 @@ class LinkQueue:
             self._new_barriers = []
         return request
 
+    @property
+    def more(self) -> bool:
+        """After `take`: whether what is to go did not fit into one request."""
+        return self.envelopes.ready or self._marks_due or self.acks.due
+
     def acknowledgement(self) -> link_pb2.LinkRequest | None:
         """A request that only tells how far the router's batches were acted on; None when it knows."""
         if self._told == self._acted_on:

@@ -78,6 +78,9 @@ class PollConnection(Connection):
         """Whether a turn is answered at once."""
         return bool(len(self._outbox) or self._unconfirmed or self.ended)
 
+    def abort(self) -> None:
+        """See Connection: there is none between turns."""
+
     def _hand_on(self) -> None:
         if len(self._outbox):
             self.something.set()

@@ -35,7 +35,7 @@ class Outbox:
     def __init__(self, max_bytes: int, max_frames: int) -> None:
         self._max_bytes = max_bytes
         self._max_frames = max_frames
-        self._queues: tuple[list[bytes], ...] = ([], [], [], [])
+        self._queues: dict[int, list[bytes]] = {}  # by class; nothing at rest
         self._bytes = 0
         self._frames = 0
 
@@ -54,7 +54,11 @@ class Outbox:
                 return Fate.TOO_SLOW
             dropped[traffic_class] = dropped.get(traffic_class, 0) + 1
             return Fate.DROPPED
-        self._queues[traffic_class - 1].append(frame)
+        queue = self._queues.get(traffic_class)
+        if queue is None:
+            self._queues[traffic_class] = [frame]
+        else:
+            queue.append(frame)
         self._bytes += len(frame)
         self._frames += 1
         return Fate.QUEUED
@@ -64,8 +68,8 @@ class Outbox:
         if self._bytes <= max_bytes:
             return self._take_all()
         taken: list[bytes] = []
-        for queue in self._queues:
-            count = 0
+        for traffic_class in _CLASSES:
+            queue, count = self._queues.get(traffic_class, []), 0
             while count < len(queue) and (max_bytes > 0 or not taken):
                 max_bytes -= len(queue[count])
                 taken.append(queue[count])
@@ -76,13 +80,11 @@ class Outbox:
         return taken
 
     def _take_all(self) -> list[bytes]:
-        taken: list[bytes] = []
-        for queue in self._queues:
-            if queue:
-                taken += queue
-                queue.clear()
+        queues, self._queues = self._queues, {}
         self._bytes = self._frames = 0
-        return taken
+        if len(queues) == 1:
+            return next(iter(queues.values()))
+        return [frame for traffic_class in _CLASSES for frame in queues.get(traffic_class, ())]
 
     def _over(self, size: int) -> bool:
         return self._bytes + size > self._max_bytes or self._frames >= self._max_frames
@@ -98,9 +100,8 @@ class Outbox:
         return False
 
     def _drop(self, traffic_class: int, dropped: dict[int, int]) -> None:
-        queue = self._queues[traffic_class - 1]
+        queue = self._queues.pop(traffic_class, None)
         if queue:
             dropped[traffic_class] = dropped.get(traffic_class, 0) + len(queue)
             self._bytes -= sum(map(len, queue))
             self._frames -= len(queue)
-            queue.clear()

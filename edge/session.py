@@ -166,7 +166,7 @@ class Session:
         self._write(server_frames.welcome(frame.request_id, self.number, self.user_id, self._rules, now, expires))
         self._voice.device_id = hello.device_id
         self._edge.enter(self)
-        self._voice.open(hello.device_id)
+        self._voice.open()
 
     def _on_heartbeat(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._write(server_frames.heartbeat(frame.request_id))

@@ -71,10 +71,9 @@ class Voice:
         """See MeshPort."""
         return self._mesh.has_room
 
-    def open(self, device_id: str) -> None:
+    def open(self) -> None:
         """Ask for the ordinal."""
-        self.device_id = device_id
-        opening = link_pb2.ClientEnvelope(open_session=link_pb2.OpenSession(device_id=device_id))
+        opening = link_pb2.ClientEnvelope(open_session=link_pb2.OpenSession(device_id=self.device_id))
         self._mesh.ask(self.number, self.user_id, self._signed(opening), Expects.OPENED)
 
     def opened(self, ordinal: int) -> None:

@@ -9,6 +9,8 @@ from edge.voice import Voice
 from mesh import errors
 from tidings.router.v1 import link_pb2
 
+_NOBODY: frozenset[str] = frozenset()  # one for all sessions: an empty set of its own is 216 bytes
+
 
 class Watches:
     """The users watched, at most `Rules.max_watched`, and the answers still to come, at most MAX_FETCHES; more is refused, and so
@@ -19,7 +21,7 @@ class Watches:
     def __init__(self, rules: Rules, voice: Voice) -> None:
         self._max = rules.max_watched
         self._voice = voice
-        self._users: frozenset[str] = frozenset()
+        self._users = _NOBODY
         self._asked = 0
 
     def __bool__(self) -> bool:
@@ -55,7 +57,7 @@ class Watches:
         if len(user_ids) > self._max:
             raise errors.invalid_field("unwatch_presence.user_ids", f"name at most {self._max} users")
         gone = requests.watched(user_ids, "unwatch_presence.user_ids")
-        self._users = self._users.difference(gone) if gone else frozenset()
+        self._users = self._users.difference(gone) if gone else _NOBODY
         unwatch = link_pb2.WatchUsers(unwatch_user_ids=gone, clear=not gone)
         self._voice.tell(self._voice.user_id, link_pb2.ClientEnvelope(watch_users=unwatch))
 

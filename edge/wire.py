@@ -1,7 +1,7 @@
 """WebSocket frames as bytes (RFC 6455 section 5.2), so that several go out in one write: one system call instead of one each."""
 
 _FIN = 0x80
-_CLOSE = 0x8
+_CLOSE, _PONG = 0x8, 0xA
 _MEDIUM, _LONG = 126, 127  # what stands in place of a length that needs two or eight bytes more
 _HEADERS = {opcode: tuple(bytes((_FIN | opcode, size)) for size in range(_MEDIUM)) for opcode in (1, 2)}
 
@@ -21,6 +21,11 @@ def close_frame(code: int, reason: str) -> bytes:
     """A close frame (section 5.5.1); the reason has at most 123 bytes."""
     payload = code.to_bytes(2, "big") + reason.encode()
     return bytes((_FIN | _CLOSE, len(payload))) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping (section 5.5.3), which has at most 125 bytes."""
+    return bytes((_FIN | _PONG, len(payload))) + payload
 
 
 def _long_header(opcode: int, size: int) -> bytes:

@@ -178,7 +178,11 @@ async def watch_loop_lag(report: Callable[[float], None], interval: float = 0.5)
 
 
 def settle_memory() -> None:
-    """Tune the collector for a server: what start-up built lives for ever, so don't scan it; collect the young less often."""
+    """Tune the collector for a server: what start-up built lives for ever, so don't scan it; collect the young less often.
+
+    The middle generation is collected after every young one: with twenty of those in it, whatever lives long was looked at a second
+    time by the hundred thousand. While thousands of sessions came back that was a fifth of an edge's CPU, in pauses of 50 ms.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 0, 500)

@@ -43,6 +43,9 @@ class MemoryConnection(Connection):
     def drained(self) -> bool:
         return True
 
+    def abort(self) -> None:
+        """See Connection."""
+
     def _hand_on(self) -> None:
         self._send(pack(self._outbox.take(262_144), self.encoding.opcode))
 

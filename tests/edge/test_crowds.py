@@ -14,6 +14,7 @@ from edge.crowds import MANY, TOGETHER, Crowds
 from edge.directory import Directory
 from edge.encoding import BinaryEncoding, JsonEncoding
 from edge.fan_out import CROWD_SLICE, MAX_CROWD
+from edge.frame_reader import FrameReader
 from edge.link_queue import LinkQueue
 from edge.outbox import CHAT, PRESENCE
 from edge.packet import Live, Packet
@@ -187,11 +188,9 @@ async def test_the_session_that_caused_an_entry_is_left_out() -> None:
 
 
 class Transport:
-    """Takes what it is given; the protocol and request of a connection as well."""
+    """Takes what it is given."""
 
     def __init__(self) -> None:
-        self.transport = self.protocol = self
-        self.writing_paused = False
         self.written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -206,22 +205,24 @@ async def test_a_packet_never_overtakes_what_waits_for_its_session() -> None:
     rules = Rules.of(EdgeSettings(port=0, token_secret=SecretStr(SECRET)), "edge")
     services = Services(rules, board.board, cast(Any, None), board.metrics, (1 << 20, 100), time.monotonic)
     identity = Identity("u", time.time() + 3600)
-    connection = WebSocketConnection(services, identity, "", BinaryEncoding(), cast(Any, None), cast(Any, transport))
+    reader, wire = FrameReader(1024), cast(Any, transport)
+    connection = WebSocketConnection(services, identity, "", BinaryEncoding(), wire, reader, lambda ended: None)
     packets = [Packet(CHAT, "a", [Live(seq, entry("a", seq), 0, frozenset())]) for seq in range(1, 6)]
     connection.write_packet(packets[0])
     assert transport.written == [pack([entry("a", 1)], 2)], "at once, when nothing waits"
     connection.write(entry("a", 2), CHAT)
     connection.write_packet(packets[2])
     connection.flush()
-    transport.writing_paused = True
+    connection.pause_writing()
     connection.write_packet(packets[3])
-    transport.writing_paused = False
+    connection.resume_writing()
     connection.write_packet(packets[4])
     connection.flush()
     assert b"".join(transport.written) == pack([entry("a", seq) for seq in range(1, 6)], 2)
+    written = len(transport.written)
     connection.close(1000, "")
     connection.write_packet(packets[0])
-    assert len(transport.written) == 3, "nothing is written after close"
+    assert len(transport.written) == written, "nothing is written after close"
 
 
 async def test_past_the_bound_the_log_brings_it() -> None:

@@ -1,0 +1,72 @@
+"""What a session at rest keeps, and that aiohttp keeps nothing of it."""
+
+import asyncio
+import gc
+import sys
+from collections.abc import Iterable
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from aiohttp.web_protocol import RequestHandler
+
+from edge.connection import Connection, Services
+from edge.frame_reader import FrameReader
+from edge.rules import Rules
+from edge.switchboard import Switchboard
+from edge.websocket import WebSocketConnection, WebSocketHandler
+from tests.edge.conftest import Start
+
+OBJECTS = 24  # of ours and of the aiohttp parser, for a session at rest; one more is a reason to think, and to move this number
+BYTES = 1_650  # of them
+SHARED = (Services, Switchboard, Rules, FrameReader, WebSocketHandler, asyncio.BaseTransport)
+NO_STATE = (type, FunctionType, BuiltinFunctionType, ModuleType)
+
+
+def reached(root: object) -> dict[int, object]:
+    """What an object leads to, without what it shares with others by design, by identity."""
+    found: dict[int, object] = {}
+    left: list[object] = [root]
+    while left:
+        one = left.pop()
+        if id(one) not in found and not isinstance(one, SHARED + NO_STATE):
+            found[id(one)] = one
+            left += gc.get_referents(one)
+    return found
+
+
+def own(connection: Connection, others: Iterable[Connection]) -> list[object]:
+    """What this connection leads to and no other does."""
+    mine = reached(connection)
+    for other in others:
+        for shared in mine.keys() & reached(other).keys():
+            del mine[shared]
+    return list(mine.values())
+
+
+def alive(kind: type) -> list[Any]:
+    gc.collect()
+    return [one for one in gc.get_objects() if isinstance(one, kind)]
+
+
+async def test_a_session_at_rest_is_small(start: Start) -> None:
+    before = {id(one) for one in alive(WebSocketConnection)}
+    edge = await start()
+    for user in ("alice", "bob", "carol"):
+        await edge.online(user, f"phone-of-{user}")
+    first, *others = (one for one in alive(WebSocketConnection) if id(one) not in before)
+    mine = own(first, others)
+    names = sorted(f"{type(one).__module__}.{type(one).__qualname__} {sys.getsizeof(one)}" for one in mine)
+    assert first in mine, "the walk went through something shared"
+    assert len(mine) <= OBJECTS, names
+    assert sum(map(sys.getsizeof, mine)) <= BYTES, names
+
+
+async def test_aiohttp_forgets_an_upgraded_connection(start: Start) -> None:
+    before, tasks = len(alive(RequestHandler)), len(asyncio.all_tasks())
+    edge = await start()
+    started = len(asyncio.all_tasks())
+    for user in ("alice", "bob", "carol"):
+        await edge.online(user)
+    assert len(alive(RequestHandler)) <= before
+    assert len(asyncio.all_tasks()) <= started, "no task per session"
+    assert started > tasks
