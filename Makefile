@@ -65,8 +65,8 @@ unit: setup-dev servers  ## every test
 wheel: setup-dev  ## the wheel, in an empty environment
 	scripts/wheel "$(PYTHON)" "$(VENV)"
 
-bench: setup-dev servers  ## measure chat, with baselines beside it
-	$(BIN)/tidings bench chat $(ARGS)
+bench: setup-dev servers  ## every bench with its baselines, into build/bench (under 15 minutes)
+	$(BIN)/tidings bench all $(ARGS)
 
 faults: setup-dev servers  ## every fault at a fleet under load; writes docs/reliability.md's table (about 25 minutes)
 	@scripts/servers faults

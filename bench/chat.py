@@ -11,18 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from bench import headroom
 from bench.baselines import Baseline, run_baselines
+from bench.chat_report import ChatReport, Measurement
 from bench.count import count_rows
 from bench.crowd import MIXES
 from bench.inserts import run_insert_baseline
 from bench.knee import KneeSearch, Trial
 from bench.mesh import Target, fleet, one_process
 from bench.remote import RemoteGenerator, generator
-from bench.report import Cost, Measurement, Report
-from bench.resources import Usage, hardware, measure, versions
+from bench.resources import measure
 
 TRIAL_SECONDS = 4.0  # one step of the search: long enough for queues to show that they grow
 WARM_UP_SECONDS = 2.0
@@ -68,45 +68,47 @@ class ChatOptions:
         _require(not self.url or bool(self.token_secret), "with a url, give the secret its tokens are signed with")
 
 
-def run(options: ChatOptions) -> Report:
+def run(options: ChatOptions) -> ChatReport:
     """Measure.
 
     Raises:
         ValueError: the options make no sense.
         GeneratorFailedError, TimeoutError, OSError: the mesh did not serve.
     """
+    report = ChatReport("chat", {})
+    _measure(options, report)
+    report.judge(options.mode)
+    for one in report.measurements:
+        report.drove(one.account["generator_cpu_share"], one.account["lateness"]["p99"])
+    if options.baselines:
+        report.stand_beside(_baselines(options))
+        offered = max(one.account["offered_rate"] for one in report.measurements)
+        report.could_drive(*headroom.of_chat(options.users, options.message_bytes, options.mix, offered))
+    return report
+
+
+def _measure(options: ChatOptions, report: ChatReport) -> None:
     with _target(options) as target, generator() as load:
-        session = _Session(options, target, load)
+        session = _Session(options, target, load, report)
         session.connect()
         search = session.measure()
         audit = load.do("audit")
         counted = count_rows(target.database, session.prefix) if target.database else {}
-    return Report(
-        bench="chat",
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        hardware=hardware(),
-        versions=versions(),
-        settings=_settings(options, target),
-        trials=search.trials,
-        knee_rate=search.knee,
-        peak_stored_rate=search.peak_stored_rate,
-        measurements=session.measurements,
-        faults={**audit["delivery"], **_named("in the log: ", audit["log"]), **_named("in the database: ", counted)},
-        entries_read=audit["log"]["entries"],
-        rows_counted=counted.get("entries", 0),
-        baselines=_baselines(options) if options.baselines else [],
-    )
+    report.settings = _settings(options, target)
+    report.trials, report.knee_rate, report.peak_stored_rate = search.trials, search.knee, search.peak_stored_rate
+    report.faults = {**audit["delivery"], **_named("in the log: ", audit["log"]), **_named("in the database: ", counted)}
+    report.entries_read, report.rows_counted = audit["log"]["entries"], counted.get("entries", 0)
 
 
 class _Session:
     """A connected crowd, and what was measured with it."""
 
-    def __init__(self, options: ChatOptions, target: Target, load: RemoteGenerator) -> None:
+    def __init__(self, options: ChatOptions, target: Target, load: RemoteGenerator, report: ChatReport) -> None:
         self._options = options
         self._target = target
         self._load = load
+        self._report = report
         self.prefix = f"bench-{secrets.token_hex(4)}"  # new users every time: what earlier runs left is not in the way
-        self.measurements: list[Measurement] = []
 
     def connect(self) -> None:
         """Let all users in, and warm up."""
@@ -139,9 +141,8 @@ class _Session:
         pids = {**self._target.pids, "generator": self._load.pid}
         before, started = measure(pids), time.monotonic()
         account = self._step(rate, self._options.seconds)
-        seconds, after = time.monotonic() - started, measure(pids)
-        costs = {service: _cost(before[service], after[service], account["stored"], seconds) for service in pids}
-        self.measurements.append(Measurement(name, account, costs))
+        self._report.spend(name, before, measure(pids), account["stored"], time.monotonic() - started)
+        self._report.measurements.append(Measurement(name, account))
 
     def _step(self, rate: float, seconds: float) -> dict[str, Any]:
         return self._load.do("step", rate=rate, seconds=seconds)
@@ -156,11 +157,6 @@ def _target(options: ChatOptions) -> Iterator[Target]:
         yield target
 
 
-def _cost(before: Usage, after: Usage, stored: int, seconds: float) -> Cost:
-    cpu = after.cpu_seconds - before.cpu_seconds
-    return Cost(round(cpu / max(1, stored) * 1000, 4), round(cpu / seconds, 3), after.memory_mb)
-
-
 def _named(where: str, faults: dict[str, int]) -> dict[str, int]:
     return {where + name: count for name, count in faults.items() if name not in ("conversations", "entries")}
 
@@ -170,6 +166,7 @@ def _settings(options: ChatOptions, target: Target) -> dict[str, Any]:
         **target.settings,
         "users": options.users,
         "mix": options.mix,
+        "rate": options.rate,
         "seconds": options.seconds,
         "bytes": options.message_bytes,
     }

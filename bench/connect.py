@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench import headroom
 from bench.fan_out import bare_server
 from bench.figures import Figures
 from bench.mesh import Target, fleet, one_process
@@ -20,6 +21,7 @@ from bench.remote import RemoteGenerator, generator
 from bench.resources import measure
 
 SESSIONS_PER_SECOND = 1_000.0
+RESUMED = "resumed, one edge"
 MOST_SESSIONS = 15_000  # what one process may have open, of 20,000 files, beside those that are on their way
 GROUP = 100  # users who share a conversation
 AT_ONCE = 100  # attempts under way in a closed loop: enough that every process always has work
@@ -56,7 +58,7 @@ def run(options: ConnectOptions) -> Figures:
         GeneratorFailedError, TimeoutError, OSError: the mesh did not serve.
         ValueError: the options make no sense.
     """
-    settings = {"mode": options.mode, "sessions": options.sessions, "rate": options.rate, "group": GROUP}
+    settings = {"mode": options.mode, "sessions": options.sessions, "rate": options.rate, "group": GROUP, "storm": options.storm}
     figures = Figures("connect", settings)
     with _mesh(options) as target, generator("bench.returners") as clients:
         _Run(figures, target, clients, options).measure()
@@ -76,8 +78,9 @@ def _bare(figures: Figures, options: ConnectOptions) -> None:
         before = measure({"server": process.pid})["server"]
         seconds = clients.do("bare", port=port, count=options.sessions, at_once=AT_ONCE)["seconds"]
         cpu = measure({"server": process.pid})["server"].cpu_seconds - before.cpu_seconds
-    note = f"aiohttp, nothing else: {cpu / options.sessions * 1e6:.0f} us of CPU each"
-    figures.add("bare handshakes", options.sessions / seconds, "/s", note=note)
+    how = f"aiohttp, nothing else: {cpu / options.sessions * 1e6:.0f} us of CPU each"
+    figures.beside("bare handshakes", options.sessions / seconds, "sessions/s", RESUMED, how)
+    figures.could_drive(*headroom.of_returners(options.sessions, AT_ONCE, GROUP, figures.value(RESUMED)))
 
 
 class _Run:
@@ -100,7 +103,7 @@ class _Run:
         self._figures.add("connected for the first time", first, "/s", note="new users, groups made")
         fast = self._return("as fast as it goes", at_once=AT_ONCE)
         rate = len(names) / fast["seconds"]
-        self._figures.add("resumed, one edge", rate, "sessions/s", SESSIONS_PER_SECOND, most=False, note=f"{AT_ONCE} at once")
+        self._figures.add(RESUMED, rate, "sessions/s", SESSIONS_PER_SECOND, note=f"{AT_ONCE} at once")
         self._paced()
         if self._options.storm:
             self._return("storm", within=STORM_SECONDS)
@@ -116,6 +119,8 @@ class _Run:
         account = self._clients.do("return", **how)
         after = measure(self._pids)
         used = {one: after[one].cpu_seconds - before[one].cpu_seconds for one in self._pids}
+        self._figures.spend(name, before, after, account["sessions"], account["seconds"])
+        self._figures.drove(account["generator_cpu_share"], account["lateness"]["p99"] if "rate" in how else 0.0)
         self._note(name, account, used)
         return account
 

@@ -5,10 +5,12 @@ As a process it prints its port, and for each line on stdin (how many bytes, and
 
 import asyncio
 import contextlib
+import os
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import uvloop
@@ -47,10 +49,15 @@ def _say(process: "subprocess.Popen[str]", size: int, frames: int) -> None:
 
 
 @contextmanager
-def bare_server() -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A server as this module describes it, and its port."""
-    command = [sys.executable, "-m", "bench.fan_out"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+def bare_server(
+    certificate: str = "", key: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A server as this module describes it, and its port; with TLS when given PEM files."""
+    command, given = (
+        [sys.executable, "-m", "bench.fan_out", *filter(None, (certificate, key))],
+        os.environ | dict(environment or {}),
+    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=given)  # noqa: S603
     try:
         line = process.stdout.readline() if process.stdout else ""
         yield process, int(line)
@@ -75,7 +82,7 @@ async def _serve() -> None:
     app.router.add_get("/", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096, ssl_context=_tls(*sys.argv[1:])).start()
     print(runner.addresses[0][1], flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         size, frames = map(int, line.split())
@@ -83,6 +90,14 @@ async def _serve() -> None:
             for socket in sockets:
                 await socket.send_bytes(b"x" * size)
             await asyncio.sleep(0)  # so that each frame goes by itself, as it would when they come one by one
+
+
+def _tls(certificate: str = "", key: str = "") -> ssl.SSLContext | None:
+    if not certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench import headroom
 from bench.fan_out import bare_fan_out_rate
 from bench.figures import Figures
 from bench.mesh import Target, fleet, one_process
@@ -21,6 +22,7 @@ from bench.remote import RemoteGenerator, generator
 from bench.resources import Usage, measure
 
 DELIVERIES = 60_000.0
+MOST = "most deliveries, one edge"
 RATES = (12.0, 20.0, 30.0, 45.0)
 """Messages a second, after the rate asked for, until the edge falls behind; with 5,000 members up to 225,000 deliveries."""
 _BEHIND = 0.9  # of the deliveries offered: an edge that makes fewer gives all it has
@@ -64,13 +66,15 @@ def run(options: FanoutOptions) -> Figures:
         GeneratorFailedError, TimeoutError, OSError: the mesh did not serve.
     """
     settings = {"mode": options.mode, "members": options.members, "senders": options.senders, "bytes": options.size}
-    settings |= {"chat_users": options.chatters, "chat_rate": options.chat_rate, "seconds": options.seconds}
+    settings |= {"chat_users": options.chatters, "chat_rate": options.chat_rate, "seconds": options.seconds, "rate": options.rate}
     figures = Figures("fanout", settings)
     with _mesh(options) as target, generator("bench.members") as members, generator() as chat:
         _Run(figures, target, members, chat, options).measure()
     if options.baselines:
         bare = bare_fan_out_rate(options.members, options.size + _FRAME_BYTES, _BARE_FRAMES)
-        figures.add("bare fan-out of such a frame", bare, "deliveries/s", note="aiohttp, nothing else, one frame after another")
+        figures.beside("bare fan-out of such a frame", bare, "deliveries/s", MOST, "aiohttp, nothing else, one frame after another")
+        made = max(one.value for one in figures.figures if one.name.startswith("deliveries")) / (options.members - 1)
+        figures.could_drive(*headroom.of_members(options.members, options.senders, options.size, made))
     return figures
 
 
@@ -108,7 +112,7 @@ class _Run:
         options, started = self._options, time.monotonic()
         self._members.do("connect", url=self._target.url, tokens=self._tokens("m", options.members))
         self._figures.add("connected", options.members / (time.monotonic() - started), "sessions/s")
-        with self._meter(1.0) as used:
+        with self._meter() as used:
             made = self._members.do("group", senders=options.senders, message_bytes=options.size)
         note = ", ".join(f"{name} {usage:.1f}" for name, usage in used.items() if usage >= 0.05)
         self._figures.add("group made, until every member heard of it", made["seconds"], "s", note=f"CPU s: {note}")
@@ -124,18 +128,22 @@ class _Run:
             best = max(best, found["delivered_rate"])
             if found["delivered_rate"] < _BEHIND * rate * (self._options.members - 1):
                 break
-        self._figures.add("most deliveries, one edge", best, "deliveries/s", DELIVERIES, most=False)
+        self._figures.add(MOST, best, "deliveries/s", DELIVERIES)
 
     def _span(self, rate: float, name: str) -> dict[str, Any]:
         """Both at once: the group at a rate, and the pairs."""
-        seconds = self._options.seconds
-        with ThreadPoolExecutor(1) as beside, self._meter(seconds) as used:
+        seconds, before = self._options.seconds, measure(self._pids)
+        with ThreadPoolExecutor(1) as beside:
             chatting = beside.submit(self._chatting, seconds)
             found = self._members.do("span", rate=rate, seconds=seconds)
             chat = chatting.result()
         self._note(rate, name, found, chat)
-        note = ", ".join(f"{service} {usage:.2f}" for service, usage in used.items() if usage >= 0.005)
+        span = f"{rate:g} messages/s"
+        self._figures.spend(span, before, measure(self._pids), found["delivered"], seconds)
+        used = {service: cost.cpu_share for service, cost in self._figures.costs[span].items() if cost.cpu_share >= 0.005}
+        note = ", ".join(f"{service} {share:.2f}" for service, share in used.items())
         self._figures.add(f"CPU{name}, all", sum(used.values()), "cores", note=note)
+        self._figures.drove(found["generator_cpu_share"], found["lateness"]["p99"])
         return found
 
     def _note(self, rate: float, name: str, found: dict[str, Any], chat: dict[str, Any]) -> None:
@@ -162,10 +170,10 @@ class _Run:
         return {name: self._target.token(name) for name in (f"{self._prefix}-{kind}{n}" for n in range(count))}
 
     @contextmanager
-    def _meter(self, seconds: float) -> Iterator[dict[str, float]]:
-        """CPU seconds of each process, per second of `seconds`; filled in when the context ends."""
+    def _meter(self) -> Iterator[dict[str, float]]:
+        """CPU seconds of each process; filled in when the context ends."""
         used: dict[str, float] = {}
         before = measure(self._pids)
         yield used
         after: dict[str, Usage] = measure(self._pids)
-        used |= {name: (after[name].cpu_seconds - before[name].cpu_seconds) / seconds for name in self._pids}
+        used |= {name: after[name].cpu_seconds - before[name].cpu_seconds for name in self._pids}

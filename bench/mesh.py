@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ Seed = Callable[[str], None]
 
 
 @contextmanager
-def one_process(seed: Seed | None = None) -> Iterator[Target]:
+def one_process(seed: Seed | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Target]:
     """All services in one process on SQLite: `tidings up` itself."""
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
     command = [sys.executable, "-m", "cli", "up", "--data", str(folder), "--port", "0", "--edge-port", "0"]
@@ -77,7 +77,8 @@ def one_process(seed: Seed | None = None) -> Iterator[Target]:
     try:
         if seed is not None:
             seed(database)
-        with _child(command, os.environ | _UNLIMITED_CLIENTS, stdout=subprocess.DEVNULL) as process:
+        given = os.environ | _UNLIMITED_CLIENTS | dict(environment or {})
+        with _child(command, given, stdout=subprocess.DEVNULL) as process:
             running = _await_run_file(folder / "run.json", process)
             token_secret = json.loads((folder / "secrets.json").read_text())["token_secret"]
             settings = {"mode": "process", "database": "SQLite, WAL, synchronous FULL"}
@@ -102,12 +103,19 @@ def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, A
 
 
 @contextmanager
-def fleet(database: str = "", seed: Seed | None = None) -> Iterator[Target]:
+def fleet(
+    database: str = "",
+    seed: Seed | None = None,
+    counts: Mapping[str, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Target]:
     """One process per service, found through etcd.
 
     Args:
         database: postgresql://…; empty starts a private cluster that flushes at every commit.
         seed: prepares the database.
+        counts: service -> how many, where not one; the second edge is metered as "edge-2".
+        environment: of the services, beside this process's own.
     """
     with ExitStack() as stack:
         pids: dict[str, int] = {}
@@ -118,16 +126,25 @@ def fleet(database: str = "", seed: Seed | None = None) -> Iterator[Target]:
             seed(database)
         registry, keys = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets()
         ports = {service: free_port() for service in SERVICES}
-        for service in SERVICES:
-            flags = [*_flags(service, ports[service]), "--registry", registry, "--log-level", "warning"]
+        for service, name in _processes(counts or {}):
+            port = ports[service] if name == service else free_port()
+            flags = [*_flags(service, port), "--registry", registry, "--log-level", "warning"]
             command = [sys.executable, "-m", service, *flags]
-            process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | _environment(service, database, keys)))
-            pids[service] = process.pid
+            given = {**(environment or {}), **_environment(service, database, keys)}
+            process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
+            pids[name] = process.pid
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
         target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
         _await_ticket(target)
         yield target
+
+
+def _processes(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """The service and the name of each process."""
+    for service in SERVICES:
+        yield service, service
+        yield from ((service, f"{service}-{number}") for number in range(2, counts.get(service, 1) + 1))
 
 
 def _flags(service: str, port: int) -> list[str]:

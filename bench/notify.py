@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from pyroaring import BitMap
 
+from bench import headroom
 from bench.fan_out import bare_fan_out
 from bench.figures import Figures
 from bench.frames import text_of
@@ -29,6 +30,8 @@ from tidings.tag.v1.audience_pb2 import ExpandExpressionRequest
 from tidings_client.business import Business, BusinessError, new_request_id
 
 EXPANSION_MS, FIRST_MS, ALL_SECONDS, BYTES = 50.0, 100.0, 1.0, 40.0
+DELIVERED = "deliveries"
+EXPANDED, LAST = "expansion, over gRPC", "last connected device shown, after due"
 LEAD_SECONDS = 2.0  # from the upload until it is due: so that what is measured is not the upload
 READ_SECONDS = 0.05  # between two readings of a report
 AWAIT_SECONDS = 60.0
@@ -96,14 +99,17 @@ def run(options: NotifyOptions) -> Figures:
         asyncio.run(_measure(figures, target, clients, options, len(audience)))
     if options.baselines:
         bare = bare_fan_out(options.connected, options.size + 60)
-        figures.add("bare fan-out of such a frame, until the last has it", bare * 1e3, "ms", note="aiohttp, nothing else")
+        figures.beside("bare fan-out of such a frame, until the last has it", bare * 1e3, "ms", LAST, "aiohttp, nothing else")
+        figures.could_drive(*headroom.of_listeners(options.connected, options.size, figures.value(DELIVERED)))
     return figures
 
 
 def _by_pyroaring(figures: Figures, tags: dict[str, BitMap], clients: int) -> BitMap:
     started = time.perf_counter()
     found = by_pyroaring(tags, clients)
-    figures.add("pyroaring alone: the expression", (time.perf_counter() - started) * 1e3, "ms", note=f"{len(found):,} clients")
+    figures.beside(
+        "pyroaring alone: the expression", (time.perf_counter() - started) * 1e3, "ms", EXPANDED, f"{len(found):,} clients"
+    )
     return found
 
 
@@ -115,12 +121,14 @@ def _spread(audience: BitMap, count: int) -> list[int]:
 async def _measure(figures: Figures, target: Target, clients: RemoteGenerator, options: NotifyOptions, expected: int) -> None:
     async with Business.connect(target.scheduler, target.tags, timeout=60.0) as business:
         await _expansion(figures, business, expected)
-        before = measure(target.pids)
+        pids = {**target.pids, "listeners": clients.pid}
+        before, started = measure(pids), time.monotonic()
         await _all_at_once(figures, business, clients, options, expected)
-        after = measure(target.pids)
-        for service in target.pids:
-            cpu = after[service].cpu_seconds - before[service].cpu_seconds
-            figures.add(f"{service}: CPU", cpu, "s", note=f"{before[service].memory_mb:.0f} -> {after[service].memory_mb:.0f} MB")
+        after = measure(pids)
+        figures.spend("all at once", before, after, options.connected, time.monotonic() - started)
+        figures.drove(figures.costs["all at once"]["listeners"].cpu_share)
+        cpu = sum(after[one].cpu_seconds - before[one].cpu_seconds for one in target.pids)
+        figures.add("CPU of the whole, all services", cpu, "s")
         grown = sum(after[one].memory_mb - before[one].memory_mb for one in target.pids if one != "postgresql")
         figures.add("memory grown", max(0.0, grown) * 2**20 / expected, "bytes a recipient", BYTES, note="all services")
         await _cancelled(figures, business, clients, options)
@@ -134,7 +142,7 @@ async def _expansion(figures: Figures, business: Business, expected: int) -> Non
         async for chunk in business.audience.ExpandExpression(ExpandExpressionRequest(expression=EXPRESSION)):
             count += len(BitMap.deserialize(chunk.user_ordinals))
         times.append((time.perf_counter() - started) * 1e3)
-    figures.add("expansion, over gRPC", statistics.median(times), "ms", EXPANSION_MS, note=f"{EXPRESSION}: {count:,} clients")
+    figures.add(EXPANDED, statistics.median(times), "ms", EXPANSION_MS, note=f"{EXPRESSION}: {count:,} clients")
     figures.faults["expanded wrongly"] = abs(count - expected)
 
 
@@ -149,10 +157,10 @@ async def _all_at_once(
         while not readings.acknowledged_at and time.time() < until:  # noqa: ASYNC110  (reports can only be read)
             await asyncio.sleep(READ_SECONDS)
     figures.add("first device shown, after due", (seen["first"] - due) * 1e3, "ms", FIRST_MS)
-    figures.add("last connected device shown, after due", (seen["last"] - due) * 1e3, "ms")
+    figures.add(LAST, (seen["last"] - due) * 1e3, "ms")
     acknowledged = (readings.acknowledged_at or float("inf")) - due
     figures.add("all connected acknowledged, by the report, after due", acknowledged, "s", ALL_SECONDS)
-    figures.add("deliveries", options.connected / max(1e-9, seen["last"] - seen["first"]), "/s", note="first to last")
+    figures.add(DELIVERED, options.connected / max(1e-9, seen["last"] - seen["first"]), "/s", note="first to last")
     figures.faults |= {
         f"readings whose parts don't sum, of {readings.count}": readings.unequal,
         "connected and not shown": options.connected - seen["shown"],
@@ -173,7 +181,7 @@ async def _cancelled(figures: Figures, business: Business, clients: RemoteGenera
         await asyncio.sleep(_CALM_SECONDS)
         seen = await asyncio.to_thread(clients.do, "await", name=name, count=answer.sent + 1, seconds=0.5)
     rate = answer.sent / _PACED_SECONDS
-    figures.add("paced", rate, "recipients/s", _PACED_RATE * 1.05, note=f"asked for {_PACED_RATE:,}")
+    figures.add("paced", rate, "recipients/s", _PACED_RATE * 1.05, better="less", note=f"asked for {_PACED_RATE:,}")
     figures.faults |= {
         "shown after the cancel": max(0, seen["shown"] - answer.sent),
         "sent after the cancel": abs(readings.last.sent - answer.sent),

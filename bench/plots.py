@@ -1,7 +1,7 @@
-"""Reports of `tidings bench chat` or `connect` with --json as pictures: `python -m bench.plots FOLDER REPORT.json…`.
+"""Reports of `tidings bench` with --json as pictures: `python -m bench.plots FOLDER REPORT.json…`.
 
-Of chat one figure shows how late messages are as the rate grows, one where the CPU goes; of connect, who came back when. matplotlib
-comes with the development packages.
+Of chat one shows how late messages are as the rate grows, one where the CPU goes; of connect, who came back when; of idle, what a
+session weighs beside a bare one; of all together, how far each is past its target. matplotlib comes with the development packages.
 """
 
 import json
@@ -35,7 +35,7 @@ def latency(reports: Reports, path: Path) -> None:
 
 def cost(reports: Reports, path: Path) -> None:
     """CPU microseconds a message, by process, for each measured span."""
-    spans = {f"{name}: {span['name']}": span["costs"] for name, report in reports.items() for span in report["measurements"]}
+    spans = {f"{name}: {span}": costs for name, report in reports.items() for span, costs in report["costs"].items()}
     services = sorted({service for costs in spans.values() for service in costs})
     figure, axes = plt.subplots(figsize=(8, 1.5 + 0.4 * len(spans)), layout="constrained")
     left = dict.fromkeys(spans, 0.0)
@@ -63,6 +63,41 @@ def returns(report: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def memory(report: dict[str, Any], path: Path) -> None:
+    """Kilobytes a session of `idle`: ours, the bare server's, and what is allowed."""
+    ours = {one["name"]: one for one in report["figures"] if one["unit"] == "KB"}
+    bare = {one["figure"]: one["value"] for one in report["baselines"] if one["unit"] == "KB"}
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.6 * len(ours)), layout="constrained")
+    places = range(len(ours))
+    axes.barh([place - 0.2 for place in places], [one["value"] for one in ours.values()], height=0.4, label="with a session")
+    axes.barh([place + 0.2 for place in places], [bare.get(name, 0.0) for name in ours], height=0.4, label="bare aiohttp")
+    for place, one in zip(places, ours.values(), strict=True):
+        if one["target"] is not None:
+            axes.plot([one["target"]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1)
+    axes.set_yticks(list(places), list(ours))
+    axes.invert_yaxis()
+    axes.set(xlabel=f"KB a session, of {report['settings']['sessions']:,} (black: the target)")
+    axes.legend()
+    _save(figure, path)
+
+
+def targets(reports: Reports, path: Path) -> None:
+    """Of each figure that has a target, how many times it is past it; below 1 it misses it."""
+    found = {f"{name}: {one['name']}": _past(one) for name, report in reports.items() for one in report["figures"] if one["target"]}
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.3 * len(found)), layout="constrained")
+    colours = ["tab:green" if value >= 1 else "tab:red" for value in found.values()]
+    axes.barh(list(found), list(found.values()), color=colours)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set(xlabel="times as good as the target", xscale="log")
+    _save(figure, path)
+
+
+def _past(one: dict[str, Any]) -> float:
+    value, target = max(one["value"], 1e-6), one["target"]
+    return float(min(100.0, value / target if one["better"] == "more" else target / value))
+
+
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -75,7 +110,8 @@ def main() -> None:
     folder, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "tidings"  # the same figures give the same file
-    reports = {file.stem: json.loads(file.read_text()) for file in files}
+    parsed = {file.stem: json.loads(file.read_text()) for file in files}
+    reports = {name: report for name, report in parsed.items() if "bench" in report}  # a summary is none
     folder.mkdir(parents=True, exist_ok=True)
     chats = {name: report for name, report in reports.items() if report["bench"] == "chat"}
     if chats:
@@ -84,6 +120,10 @@ def main() -> None:
     for report in reports.values():
         if report["bench"] == "connect":
             returns(report, folder / "connect-returns.svg")
+        if report["bench"] == "idle":
+            memory(report, folder / "idle-memory.svg")
+    if reports:
+        targets(reports, folder / "targets.svg")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ RECORD = 100_000  # memberships in one record, or one chunk
 _TAGS = 50
 _REPEATS = 9
 APPLIED_TARGET = 500_000.0
+IN_MEMORY, EXPRESSED = "applied to a snapshot", "expression, in memory"
 EXPRESSION_TARGET_MS = 10.0
 
 
@@ -71,9 +72,8 @@ def _applied_in_memory(figures: Figures, options: TagOptions) -> None:
     bare = _seconds(lambda: _apply_bare(records))
     count = len(records) * RECORD
     note = f"records of {RECORD:,} over {_TAGS} tags, every version kept"
-    figures.add("applied to a snapshot", count / applied, "memberships/s", APPLIED_TARGET, most=False, note=note)
-    figures.add("pyroaring: the same bitmaps united in place", count / bare, "memberships/s", note="mutable, nothing kept")
-    figures.add("snapshot / pyroaring", bare / applied, "")
+    figures.add(IN_MEMORY, count / applied, "memberships/s", APPLIED_TARGET, note=note)
+    figures.beside("pyroaring: the same bitmaps united in place", count / bare, "memberships/s", IN_MEMORY, "mutable, nothing kept")
 
 
 def _record(rng: random.Random, clients: int) -> TagRecord:
@@ -106,8 +106,8 @@ def _expressions_in_memory(figures: Figures, tagged: dict[str, BitMap], clients:
     ours = _seconds(lambda: evaluate(parse(EXPRESSION), snapshot, clients, {}, {})) * 1e3
     bare = _seconds(lambda: by_pyroaring(tagged, clients)) * 1e3
     note = f"{EXPRESSION}, operands of up to {millions:.1f} million"
-    figures.add("expression, in memory", ours, "ms", EXPRESSION_TARGET_MS * max(1.0, millions), note=note)
-    figures.add("pyroaring: the same by hand", bare, "ms")
+    figures.add(EXPRESSED, ours, "ms", EXPRESSION_TARGET_MS * max(1.0, millions), note=note)
+    figures.beside("pyroaring: the same by hand", bare, "ms", EXPRESSED)
 
 
 def operands(clients: int) -> dict[str, BitMap]:
@@ -140,13 +140,17 @@ async def _applied(figures: Figures, business: Business, name: str, users: Calla
     count = options.memberships // RECORD
     changes = [TagChange(tag=f"{name.replace(' ', '_')}_{chunk}", add_user_ids=users(chunk)) for chunk in range(count)]
     requests = (ApplyMappingRequest(tags=[change], create_tags=True) for change in changes)
-    started, answered = time.perf_counter(), 0
+    started, cpu, answered = time.perf_counter(), time.process_time(), 0
     async for answer in business.tags.ApplyMapping(requests):
         answered = answer.chunks
-    rate = answered * RECORD / (time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    rate = answered * RECORD / seconds
+    figures.drove(round((time.process_time() - cpu) / seconds, 3))
+    encoding = _seconds(changes[0].SerializeToString) / RECORD
+    figures.could_drive(1 / encoding / max(1.0, rate), "encoding its requests, which is all that it does")
     target = APPLIED_TARGET if name == "known" else None
     note = f"{RECORD:,} user ids a chunk, durable when answered"
-    figures.add(f"applied through the service, clients {name}", rate, "memberships/s", target, most=False, note=note)
+    figures.add(f"applied through the service, clients {name}", rate, "memberships/s", target, note=note)
     figures.faults[f"chunks unanswered, clients {name}"] = count - answered
 
 

@@ -8,8 +8,9 @@ import asyncio
 import base64
 import os
 import socket
+import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 SUBPROTOCOL = "tidings.v1.proto"
@@ -134,41 +135,57 @@ class WireConnection(asyncio.Protocol):
 
 
 async def connect(
-    url: str, on_frame: Callable[[bytes], None], on_close: Callable[[int], None], receive_buffer: int = 0
+    url: str,
+    on_frame: Callable[[bytes], None],
+    on_close: Callable[[int], None],
+    receive_buffer: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> WireConnection:
     """Open a connection.
 
     Args:
-        url: ws://host:port/path?query.
+        url: ws://host:port/path?query, or with `tls` wss://…
         on_frame: given each binary message.
         on_close: given the close code.
         receive_buffer: bytes that the kernel may hold for us; 0 leaves that to the kernel.
+        tls: whom to trust.
 
     Raises:
         HandshakeRefusedError: the server did not upgrade.
-        ValueError: not a ws:// URL.
+        ValueError: not such a URL.
         OSError: nobody listens there.
     """
     parts = urlsplit(url)
-    if parts.scheme != "ws" or not parts.hostname:
-        raise ValueError(f"{url}: the generator speaks plain ws:// only")
+    if parts.scheme != ("wss" if tls else "ws") or not parts.hostname:
+        raise ValueError(f"{url}: the generator was told to speak {'wss' if tls else 'plain ws'}:// only")
     request = _request(parts.netloc, parts.path + ("?" + parts.query if parts.query else ""))
-    loop, sock = asyncio.get_running_loop(), socket.socket()
-    sock.setblocking(False)
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    try:
-        await loop.sock_connect(sock, (parts.hostname, parts.port or 80))
-        _, connection = await loop.create_connection(lambda: WireConnection(request, on_frame, on_close), sock=sock)
-    except BaseException:
-        sock.close()
-        raise
+    address, name = (parts.hostname, parts.port or 80), parts.hostname if tls else None
+    connection = await _open(
+        address, lambda: WireConnection(request, on_frame, on_close), receive_buffer, ssl=tls, server_hostname=name
+    )
     try:
         await connection.opened
     except asyncio.CancelledError:
         connection.abort()
         raise
     return connection
+
+
+async def _open(
+    address: tuple[str, int], make: Callable[[], WireConnection], receive_buffer: int, **options: Any
+) -> WireConnection:
+    loop = asyncio.get_running_loop()
+    if not receive_buffer:
+        return (await loop.create_connection(make, *address, **options))[1]
+    sock = socket.socket()  # before it connects, for then the window is agreed
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        await loop.sock_connect(sock, address)
+        return (await loop.create_connection(make, sock=sock, **options))[1]
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _request(host: str, path: str) -> bytes:

@@ -1,27 +1,23 @@
 """`tidings bench`: what `bench/` measures, as commands."""
 
-import json
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from bench.chat import ChatOptions, run
+from bench.chat_report import ChatReport, print_chat
 from bench.figures import Figures
 from bench.remote import GeneratorFailedError
-from bench.report import Report, print_report
+from bench.tables import print_figures
+from cli.bench_reports import compare_reports, run_all, terminal
 from cli.failure import CommandError
 from cli.options import DEFAULT_DATA, Data, Secret, Url, say
 from cli.place import Place
 from tidings_client.business import BusinessError
-
-R = TypeVar("R")
-WIDTH = 150  # of tables that go into a file
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -50,6 +46,10 @@ class Mix(StrEnum):
 @app.callback()
 def _bench() -> None:
     """Measure."""
+
+
+app.command(name="all", epilog="Example: [bold]tidings bench all --only tags --only idle[/bold]")(run_all)
+app.command(name="compare", epilog="Example: [bold]tidings bench compare before.json after.json[/bold]")(compare_reports)
 
 
 @app.command(epilog="Example: [bold]tidings bench chat --users 200 --seconds 20 --json chat.json[/bold]")
@@ -85,10 +85,7 @@ def chat(
         message_bytes=message_bytes,
         baselines=baselines,
     )
-    report = _run(lambda: run(options))
-    _write(report, file)
-    if report.broken:
-        raise CommandError(f"promises broken: {', '.join(report.broken)}", "the report has the counts")
+    _figures(lambda: run(options), file)
 
 
 @app.command(epilog="Example: [bold]tidings bench tags --json tags.json[/bold]")
@@ -172,30 +169,55 @@ def connect(
     _figures(lambda: measured.run(measured.ConnectOptions(sessions, rate, mode, storm, baselines)), file)
 
 
+@app.command(epilog="Example: [bold]tidings bench growth members --json growth-members.json[/bold]")
+def growth(
+    part: Annotated[str, typer.Argument(help="members, tags, edges or routers.", metavar="PART")],
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure whether cost grows along straight lines, by members, tagged clients, edges or routers. A part takes two minutes."""
+    from bench import growth as measured
+
+    _figures(lambda: measured.run(part), file)
+
+
+@app.command(epilog="Example: [bold]tidings bench idle --sessions 5000 --no-tls[/bold]")
+def idle(
+    sessions: Annotated[int, typer.Option("--sessions", help="How many, on one edge.", min=1, max=18_000)] = 15_000,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of idling; a round of heartbeats takes 30.", min=0.1)] = 30,
+    tls: Annotated[bool, typer.Option("--tls/--no-tls", help="Measure once more with TLS, which the edge serves.")] = True,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="One process on SQLite, or a process for each service on PostgreSQL.")
+    ] = Mode.FLEET,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure a bare server beside it.")] = True,
+    file: Annotated[Path | None, typer.Option("--json", help="Write the figures there too; - is stdout.", metavar="FILE")] = None,
+) -> None:
+    """Measure what a session that says nothing costs in memory and CPU. Exits with 1 when one was closed meanwhile."""
+    from bench import idle as measured
+
+    _figures(lambda: measured.run(measured.IdleOptions(sessions, seconds, tls, mode, baselines)), file)
+
+
 def _figures(measure: Callable[[], Figures], file: Path | None) -> None:
-    found = _run(measure)
-    on_stdout = file == Path("-")
-    found.print(Console(stderr=on_stdout, width=None if sys.stdout.isatty() else WIDTH))
+    """Measure, print tables (on stderr where JSON goes to stdout), and write JSON where asked."""
+    found, on_stdout = _run(measure), file == Path("-")
+    _print(found, terminal(stderr=on_stdout))
     if on_stdout:
         say(found.to_json())
     elif file is not None:
         found.save(file)
     if found.broken:
-        raise CommandError(f"promises broken: {', '.join(found.broken)}", "the figures have the counts")
+        raise CommandError(f"promises broken: {', '.join(found.broken)}", "the report has the counts")
 
 
-def _run(measure: Callable[[], R]) -> R:
+def _print(found: Figures, console: Console) -> None:
+    if isinstance(found, ChatReport):
+        print_chat(found, console)
+    else:
+        print_figures(found, console)
+
+
+def _run(measure: Callable[[], Figures]) -> Figures:
     try:
         return measure()
     except (ValueError, GeneratorFailedError, BusinessError, TimeoutError, OSError) as error:
         raise CommandError(f"the bench could not run: {error}") from error
-
-
-def _write(report: Report, file: Path | None) -> None:
-    """As tables, on stdout unless JSON goes there; as JSON where asked."""
-    on_stdout = file == Path("-")
-    print_report(report, Console(stderr=on_stdout))
-    if on_stdout:
-        say(json.dumps({**asdict(report), "ratios": report.ratios}))
-    elif file is not None:
-        report.save(file)

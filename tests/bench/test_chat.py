@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from bench.chat import ChatOptions, run
+from bench.chat_report import print_chat
 from bench.mesh import SERVICES
-from bench.report import print_report
 
 
 @pytest.mark.parametrize("mix", ["pairs", "mixed"])
@@ -21,12 +21,12 @@ def test_a_short_run_in_one_process(mix: str, tmp_path: Path) -> None:
     assert account["sent"] == account["stored"] == account["receipted"] == 200
     assert account["delivered"] == account["expected_deliveries"] >= 200
     assert report.rows_counted == report.entries_read > 200
-    assert {"mesh", "generator"} <= set(report.measurements[0].costs)
+    assert {"mesh", "generator"} <= set(report.costs["given rate"])
     report.save(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["faults"]["lost"] == 0
     out = StringIO()
-    print_report(report, Console(file=out, width=160))
-    assert "lost, doubled, reordered: 0" in out.getvalue()
+    print_chat(report, Console(file=out, width=160))
+    assert "0: lost, doubled, reordered" in out.getvalue()
 
 
 @pytest.mark.postgresql
@@ -35,7 +35,7 @@ def test_a_short_run_as_processes() -> None:
     report = run(ChatOptions(users=10, seconds=1.0, rate=200.0, mode="fleet", baselines=False))
     assert report.broken == {}
     assert report.measurements[0].account["stored"] == 200
-    assert {*SERVICES, "postgresql", "generator"} == set(report.measurements[0].costs)
+    assert {*SERVICES, "postgresql", "generator"} == set(report.costs["given rate"])
 
 
 @pytest.mark.parametrize(

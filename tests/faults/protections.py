@@ -1,7 +1,7 @@
 """Protections, each of which can be taken away, to see that the run fails without it: nothing is protected by what nobody needs.
 
-Members of the fleet are then run by `without.py`, which changes a service before it starts; or the database is told something that
-nobody should tell it. The product has no switch for this.
+Members of the fleet are then run by `without.py`, which changes a service before it starts; or it changes the clients, which run
+here; or the database is told something that nobody should tell it. The product has no switch for this.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 
 import psycopg
 
+from tests.faults import without
 from tests.system.fleet_fixture import Fleet
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What is taken away, which fault shows it, where (services; none: in the database), and what the database is told."""
+    """What is taken away, which fault shows it, from which services or whether from clients, and what the database is told."""
 
     what: str
     shown_by: str
     services: tuple[str, ...] = ()
     sql: tuple[str, ...] = ()
+    clients: bool = False
 
 
 PROTECTIONS = {
@@ -42,6 +44,8 @@ PROTECTIONS = {
         "postgres: immediate restart",
         sql=("ALTER SYSTEM SET synchronous_commit = off", "ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()"),
     ),
+    "resend": Protection("a client sends again what was not answered", "all sockets dropped", clients=True),
+    "gaps": Protection("a client shows entries in order, once, and asks for what is missing", "kill -9 router", clients=True),
 }
 Prepare = Callable[[Fleet], None]
 
@@ -50,6 +54,8 @@ def removing(name: str | None) -> Prepare:
     """Prepares a fleet: without this protection, or, without a name, as it is."""
 
     def prepare(fleet: Fleet) -> None:
+        if name is not None and PROTECTIONS[name].clients:
+            without.REMOVALS[name]()
         for service in PROTECTIONS[name].services if name is not None else ():
             for one in fleet.of(service):
                 one.wrapper = ("-m", "tests.faults.without", str(name))

@@ -88,6 +88,24 @@ def redispatch() -> None:
     Redispatch._search_once = nothing  # type: ignore[method-assign]
 
 
+def resend() -> None:
+    """What was not answered when the connection ended, or for long, is not sent again."""
+    from tidings_client.outbox import Outbox
+
+    Outbox._requeue = lambda self, records: None  # type: ignore[method-assign]
+
+
+def gaps() -> None:
+    """What comes is shown as it comes."""
+    from tidings_client.conversation_log import ConversationLog
+
+    def on_entry(self: ConversationLog, entry: Any) -> Any:
+        self.position = max(self.position or 0, entry.seq)
+        return [entry]
+
+    ConversationLog.on_entry = on_entry  # type: ignore[method-assign]
+
+
 REMOVALS: dict[str, Callable[[], None]] = {
     "fences": fences,
     "leases": leases,
@@ -96,6 +114,8 @@ REMOVALS: dict[str, Callable[[], None]] = {
     "barrier": barrier,
     "last-known": last_known,
     "redispatch": redispatch,
+    "resend": resend,
+    "gaps": gaps,
 }
 
 if __name__ == "__main__":
