@@ -43,12 +43,10 @@ class Roster(Generic[K]):
 
     def snapshot(self, link: K, online: BitMap) -> Transition:
         """A link's whole set; replaces what it said before."""
-        elsewhere = self._elsewhere(link)
         before = self._links.get(link, BitMap())
         self._links[link] = online
-        transition = Transition(online - before - elsewhere, before - online - elsewhere)
+        transition = Transition(online - self._online, self._went(before - online))
         self._online |= transition.came
-        self._online -= transition.went
         return transition
 
     def opened(self, link: K, ordinals: Iterable[int]) -> BitMap:
@@ -89,9 +87,8 @@ class Roster(Generic[K]):
 
     def _went(self, left: BitMap) -> BitMap:
         """Of those who left a link, who is nowhere now."""
+        if not left:
+            return left
         went = left - BitMap.union(BitMap(), *(online & left for online in self._links.values()))
         self._online -= went
         return went
-
-    def _elsewhere(self, link: K) -> BitMap:
-        return BitMap.union(BitMap(), *(online for other, online in self._links.items() if other != link))
