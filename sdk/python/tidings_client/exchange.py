@@ -24,6 +24,7 @@ from tidings_client.pacing import Heartbeats, TokenBucket
 from tidings_client.progress import ProgressBook
 from tidings_client.resume import MAX_RESUME, Resume
 from tidings_client.state import Changes, State
+from tidings_client.watermarks import Watermarks
 
 DEFAULT_HEARTBEAT = 20.0  # seconds, when Welcome names none
 
@@ -62,6 +63,7 @@ class Exchange:
         self.acknowledgements = Acknowledgements()
         self.reads = ReadMarks(state.unconfirmed_reads())
         self.progress = ProgressBook(state)
+        self._watermarks = Watermarks()
         self.user_id = state.identity("user_id")
         self._resume = Resume(state.newest_positions(MAX_RESUME))
         self._fetching: dict[int, str] = {}  # request id -> conversation
@@ -248,10 +250,12 @@ class Exchange:
     def _on_receipt(self, frame: ServerFrame, now: float) -> None:
         receipt = frame.receipt
         for mark in receipt.watermarks:
-            event = model.ReceiptEvent(receipt.conversation_id, mark.user_id, mark.delivered_seq, mark.read_seq)
-            self._events.append(event)
+            marks = self._watermarks.on_mark(receipt.conversation_id, mark.user_id, mark.delivered_seq, mark.read_seq)
+            if marks is None:
+                continue
+            self._events.append(model.ReceiptEvent(receipt.conversation_id, mark.user_id, *marks))
             if mark.user_id != self.user_id:
-                made = self.progress.on_marks(receipt.conversation_id, mark.user_id, mark.delivered_seq, mark.read_seq)
+                made = self.progress.on_marks(receipt.conversation_id, mark.user_id, *marks)
                 self._tell_progress(receipt.conversation_id, made)
 
     def _on_typing(self, frame: ServerFrame, now: float) -> None:

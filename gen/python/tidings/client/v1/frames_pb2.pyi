@@ -787,7 +787,9 @@ Global___MarkRead: _TypeAlias = MarkRead  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """Marks of a conversation's members moved. Marks never go back."""
+    """Marks of a conversation's members moved. Marks never go back: one that is smaller than what was said before was overtaken on its
+    way, and says nothing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
