@@ -5,6 +5,10 @@ piece under its own savepoint, so a flush of the disk serves all of them. The st
 which waits for the disk, in a thread: Python's sqlite3 lets go of the interpreter at every row, and getting it back from a busy
 event loop takes longer than the row (measured: five times the transaction).
 
+What the WAL holds is written back into the database by a thread and connection of its own, every second in which something was
+written. Else the commit that fills the WAL does it, and everybody waits (thirty megabytes, a tenth of a second). Under a load that
+fills the WAL within the second it still does: writing back seldom is worth more then.
+
 A connection that met a fault nobody foresaw is not used again: a cursor that wasn't read to its end, which the traceback keeps,
 would hold it at the database as it was then.
 """
@@ -13,7 +17,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Generic
 
@@ -22,6 +26,7 @@ from sqlalchemy.engine import URL
 
 from mesh.batching import Batcher, Closed
 from mesh.errors import TidingsError
+from mesh.process import background
 from store.ports import PassingError, T
 from store.retrying import passes, retrying
 
@@ -30,6 +35,7 @@ _READ_BUSY_SECONDS = 5.0  # how long a reader's thread waits for another process
 _WRITE_BUSY_SECONDS = 0.01  # the event loop hardly waits: the fault is a passing one, and the caller tries again
 _QUEUE = 1_000  # pieces waiting to be written; when full, their callers wait
 _GROUP = 64  # pieces in one transaction
+CHECKPOINT_SECONDS = 1.0
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -84,11 +90,14 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._written = False
         self._writer = _engine(path, 1, "BEGIN IMMEDIATE", _WRITE_BUSY_SECONDS)
         self._reader = _engine(path, _READERS, "BEGIN", _READ_BUSY_SECONDS)
         self._pieces: Batcher[_Piece[Any]] = Batcher(_QUEUE, _GROUP)
         self._commit_thread = ThreadPoolExecutor(1, "sqlite-commit")
         self._read_threads = ThreadPoolExecutor(_READERS, "sqlite-reader")
+        self._checkpoint_thread = ThreadPoolExecutor(1, "sqlite-checkpoint")
 
     @classmethod
     @asynccontextmanager
@@ -97,7 +106,8 @@ class SqliteDatabase:
         database = cls(path)
         writing = asyncio.create_task(database._write_groups())
         try:
-            yield database
+            async with background(database._write_back()):
+                yield database
         finally:
             database._pieces.close()
             await writing
@@ -140,12 +150,22 @@ class SqliteDatabase:
                     _check_open(connection)
             end = transaction.rollback if alone and pieces[0].broke else transaction.commit
             await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
+            self._written = True
             if any(piece.stumbled for piece in pieces):
                 connection.invalidate()
         for piece in pieces:
             piece.committed()
 
+    async def _write_back(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            if self._written:
+                self._written = False
+                with suppress(sqlite3.Error):  # the writer will come to it
+                    await asyncio.get_running_loop().run_in_executor(self._checkpoint_thread, _checkpoint, self._path)
+
     def _close(self) -> None:
+        self._checkpoint_thread.shutdown()
         self._commit_thread.shutdown()
         self._read_threads.shutdown()
         self._writer.dispose()
@@ -172,6 +192,12 @@ def _read(engine: Engine, work: Callable[[Connection], T]) -> T:
             if _unforeseen(error):
                 connection.invalidate()
             raise
+
+
+def _checkpoint(path: Path) -> None:
+    """Write back what can be without making anybody wait."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _unforeseen(error: Exception) -> bool:

@@ -2,10 +2,11 @@
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection
 
 from mesh.errors import TidingsError
@@ -61,3 +62,23 @@ async def test_a_reading_that_breaks_midway_leaves_no_old_snapshot(tmp_path: Pat
             elsewhere.execute("INSERT INTO t VALUES (zeroblob(51))")
         await asyncio.wait_for(database.write(partial(_insert, 52)), 2)
         assert all(isinstance(fault, LookupError) for fault in faults) and len(broken) == len(faults)
+
+
+async def test_what_was_written_comes_into_the_file_though_the_log_is_not_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the commit that fills the log would write all of it back while everybody waits."""
+    monkeypatch.setattr("store.sqlite_database.CHECKPOINT_SECONDS", 0.01)
+
+    def in_the_file() -> int:
+        (tmp_path / "copy.sqlite").write_bytes((tmp_path / "store.sqlite").read_bytes())  # without its log
+        with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as copy, suppress(sqlite3.Error):
+            return int(copy.execute("SELECT count(*) FROM t").fetchone()[0])
+        return 0
+
+    async with asyncio.timeout(10), SqliteDatabase.open(tmp_path / "store.sqlite") as database:
+        await database.write(_make)
+        for count in (1, 2):
+            await database.write(partial(_insert, 100))
+            while in_the_file() < count:  # noqa: ASYNC110  a file tells nobody
+                await asyncio.sleep(0.01)
