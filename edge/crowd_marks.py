@@ -12,7 +12,7 @@ from tidings.router.v1 import link_pb2
 Mark = link_pb2.ReceiptDelta
 MarkKey = tuple[int, str]
 """Session number and conversation."""
-TURNS = 50
+TURNS = 20
 FEW = 20  # marks of one turn that are no flood
 
 

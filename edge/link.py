@@ -110,7 +110,7 @@ class Link:
         """Let go what waits for its time, and call `heard` once the router has acted on it."""
         self.queue.release_marks(everything=True)
         self.queue.acks.release()
-        self.queue.barrier(heard)
+        self.queue.last_barrier(heard)
         self._wake.set()
 
     async def run(self) -> None:

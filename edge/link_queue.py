@@ -45,6 +45,7 @@ class LinkQueue:
         self._marks_due = False
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []
+        self._last_barriers: list[Callable[[], None]] = []
         self._barriers: deque[tuple[int, list[Callable[[], None]]]] = deque()
 
     def __len__(self) -> int:
@@ -104,11 +105,16 @@ class LinkQueue:
         """Call `passed` once the router has acted on all that was said before."""
         self._new_barriers.append(passed)
 
+    def last_barrier(self, passed: Callable[[], None]) -> None:
+        """As `barrier`, behind all marks and acknowledgements that were released, too."""
+        self._last_barriers.append(passed)
+
     def take(self) -> link_pb2.LinkRequest | None:
         """All that queued up, as the next request; None when there is nothing to say."""
         marks = self._take_marks() if self._marks_due else {}
         closed = self._take_closed()
-        if not (self.envelopes.ready or self._online or marks or closed or self._new_barriers or self.acks.due):
+        barriers = self._new_barriers or self._last_barriers
+        if not (self.envelopes.ready or self._online or marks or closed or barriers or self.acks.due):
             return None
         request = link_pb2.LinkRequest(sequence=self._next(), processed_sequence=self._acted_on)
         self._told = self._acted_on
@@ -123,15 +129,14 @@ class LinkQueue:
             self._kept.append((self._sequence, marks))
         if self.acks.due:
             batch.notification_acknowledgements.extend(self.acks.take(self._sequence, ACK_BYTES))
-        if self._new_barriers:
-            self._barriers.append((self._sequence, self._new_barriers))
-            self._new_barriers = []
+        self._take_barriers()
         return request
 
     @property
     def more(self) -> bool:
         """After `take`: whether what is to go did not fit into one request."""
-        return self.envelopes.ready or self._marks_due or self.acks.due
+        closed = bool(self._closed_sessions) and self._closed_sessions[0][1] <= self.envelopes.questions.taken
+        return self.envelopes.ready or self._marks_due or self.acks.due or closed
 
     def acknowledgement(self) -> link_pb2.LinkRequest | None:
         """A request that only tells how far the router's batches were acted on; None when it knows."""
@@ -160,10 +165,10 @@ class LinkQueue:
         for kept in [*(kept for _, kept in self._kept), self._marks, self._crowd.all()]:
             for key, mark in kept.items():
                 merge(marks, key, mark)
-        barriers = [passed for _, group in self._barriers for passed in group] + self._new_barriers
+        barriers = [passed for _, group in self._barriers for passed in group] + self._new_barriers + self._last_barriers
         self._kept.clear()
         self._barriers.clear()
-        self._marks, self._new_barriers = {}, []
+        self._marks, self._new_barriers, self._last_barriers = {}, [], []
         for passed in barriers:
             passed()
         return marks
@@ -177,6 +182,14 @@ class LinkQueue:
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence
+
+    def _take_barriers(self) -> None:
+        if not (self._marks_due or self.acks.due):
+            self._new_barriers += self._last_barriers
+            self._last_barriers = []
+        if self._new_barriers:
+            self._barriers.append((self._sequence, self._new_barriers))
+            self._new_barriers = []
 
     def _take_closed(self) -> list[int]:
         """Sessions that ended and whose questions went with earlier requests."""

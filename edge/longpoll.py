@@ -145,6 +145,7 @@ class LongPoll:
 
     def _on_end(self, connection: PollConnection) -> None:
         self._population.leave(connection)
+        connection.session.on_lost()
         asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._sessions.pop, connection.secret, None)
 
     def _say(self, connection: PollConnection, poll: http_pb2.PollRequest) -> None:

@@ -49,6 +49,8 @@ class Outbox:
 
     def offer(self, frame: bytes, traffic_class: int, dropped: dict[int, int], *, asked: bool = False) -> Fate:
         """Queue a frame; what had to go for it is added to `dropped` (class -> frames)."""
+        if traffic_class not in _CLASSES:  # a router newer than this edge
+            traffic_class = PRESENCE
         if not asked and self._frames and self._over(len(frame)) and not self._make_room(len(frame), traffic_class, dropped):
             if traffic_class == CHAT:
                 return Fate.TOO_SLOW

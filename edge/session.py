@@ -12,6 +12,7 @@ from edge.admission import Admission, FloodingError
 from edge.catch_up import CatchUp
 from edge.device_sync import DeviceSync
 from edge.lifetime import Lifetime
+from edge.no_client import NOBODY
 from edge.outbox import CHAT
 from edge.packet import Packet
 from edge.ports import ClientPort, EdgePort, Expects
@@ -62,7 +63,7 @@ class Session:
         self.stalled = False  # something waits for the outbox to drain
         self.synced = math.inf  # when the last sync began
         self._rules = rules
-        self._client = client
+        self._client: ClientPort = client
         self._edge = edge
         self._voice = Voice(number, identity.user_id, edge)
         self._wall = wall
@@ -148,6 +149,7 @@ class Session:
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self._edge.leave(self)
+        self._client = NOBODY
 
     def on_drained(self, now: float) -> None:
         """The outbox is empty: what waits to be asked for can be."""

@@ -79,6 +79,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if failure is not None:
             self.session.close(_CODES.get(failure, error_pb2.ERROR_CODE_PROTOCOL_ERROR))
             self._services.switchboard.flush()
+            if self._ended and self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()  # the parser hears no answer to our close any more: the client is to hang up
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol: the client reads more slowly than we write."""
@@ -104,16 +106,21 @@ class WebSocketConnection(Connection, asyncio.Protocol):
         if self._transport.is_closing():
             return
         if message.type is WSMsgType.BINARY or message.type is WSMsgType.TEXT:
-            self.on_message(message.data)
+            if self._closing is None:
+                self.on_message(message.data)
         elif message.type is WSMsgType.CLOSE:
             self._on_close()
         elif message.type is WSMsgType.PING and not self._ended and not self._paused:
             self._transport.write(wire.pong_frame(message.data))
 
     def _on_close(self) -> None:
+        """The client is done: so is its session, though the transport may still wait for it to read."""
         if not self._ended:
+            self._ended = True
             self._transport.write(wire.close_frame(WSCloseCode.OK, ""))
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
         self._transport.close()
+        self.session.on_lost()
 
     def _hand_on(self) -> None:
         if self._ended or self._transport.is_closing():

@@ -17,10 +17,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.times import MICROSECOND, clock, microseconds
 
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux has one that counts while the machine sleeps, too
+
 
 def steady() -> int:
     """Microseconds since some moment, by a clock that no one sets."""
-    return time.monotonic_ns() // MICROSECOND
+    return time.clock_gettime_ns(_STEADY) // MICROSECOND
 
 
 class FollowedClock:

@@ -98,7 +98,8 @@ class LocalCall(grpc.aio.Call):
         if self.done() or self._half_closed:
             raise asyncio.InvalidStateError("the call has ended, or `done_writing` was called")
         if not await self._cancelling(self._exchange.send(self._exchange.requests, self._serialize(request))):
-            self._raise_for_ending()
+            if self._exchange.ending is not None:
+                self._raise_for_ending()
             raise asyncio.InvalidStateError("the server has ended the call")
 
     async def done_writing(self) -> None:

@@ -54,11 +54,15 @@ class LocalChannel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         """Take no more calls; cancel those that have not ended after so many seconds."""
         self._closed.set()
-        if grace and (ending := [asyncio.create_task(call.code()) for call in self._calls]):
-            for late in (await asyncio.wait(ending, timeout=grace))[1]:
+        ending = [asyncio.create_task(call.code()) for call in self._calls] if grace else []
+        try:
+            if ending:
+                await asyncio.wait(ending, timeout=grace)
+        finally:
+            for late in ending:
                 late.cancel()
-        for call in list(self._calls):
-            call.cancel()
+            for call in list(self._calls):
+                call.cancel()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """READY until it is closed."""
@@ -182,7 +186,7 @@ class _Intercepted:
         go_on: Callable[..., Any] = self._call
         for one in reversed(self._interceptors):
             go_on = partial(one.intercept_unary_unary, go_on)
-        return _InterceptedCall(go_on(details, request))
+        return _InterceptedCall(partial(go_on, details, request))
 
     async def _call(self, details: grpc.aio.ClientCallDetails, request: Any) -> LocalCall:
         return self._inner(request, timeout=details.timeout, metadata=details.metadata)
@@ -191,11 +195,11 @@ class _Intercepted:
 class _InterceptedCall(grpc.aio.InterceptedUnaryUnaryCall):  # type: ignore[type-arg]  # generic in its stub alone
     """A call that interceptors may still be about to make. All of it is gRPC's; the call they end in is ours."""
 
-    def __init__(self, making: Coroutine[Any, Any, LocalCall]) -> None:
-        self._making = making
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, LocalCall]]) -> None:
+        self._make = make
         loop: Any = asyncio.get_running_loop()
         nothing: Any = None  # of what is asked for here, `_invoke` needs none
         super().__init__((), nothing, None, nothing, None, None, nothing, nothing, nothing, nothing, loop)
 
     async def _invoke(self, *_: Any) -> Any:
-        return await self._making
+        return await self._make()

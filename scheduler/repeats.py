@@ -7,8 +7,14 @@ from scheduler.requests import RequestKey
 from tidings.common.v1 import error_pb2
 from tidings.store.v1.notification_pb2 import FindRequestRequest, RefuseRequestRequest, StoredNotification
 
-# Not the request's fault, but the mesh's: they decide nothing, and the same request may be taken later.
-_UNDECIDED = PASSING | {error_pb2.ERROR_CODE_INTERNAL, error_pb2.ERROR_CODE_UNAUTHENTICATED, error_pb2.ERROR_CODE_PERMISSION_DENIED}
+# Not the request's fault, but the mesh's: they decide nothing, and the same request may be taken later. A snapshot is gone, or not
+# there yet, at a tagsvc that is behind.
+_UNDECIDED = PASSING | {
+    error_pb2.ERROR_CODE_INTERNAL,
+    error_pb2.ERROR_CODE_SNAPSHOT_GONE,
+    error_pb2.ERROR_CODE_UNAUTHENTICATED,
+    error_pb2.ERROR_CODE_PERMISSION_DENIED,
+}
 
 
 async def first_answer(store: NotificationStore, key: RequestKey) -> StoredNotification | None:

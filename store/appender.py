@@ -7,7 +7,6 @@ that can't be stored is found by trying halves, in order, and refused alone: its
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import stamina
@@ -96,9 +95,11 @@ class Appender:
 
     async def _attempted(self, drafts: Sequence[Draft], *, again: bool) -> list[Outcome]:
         # Mostly it goes well, and making a loop of attempts costs a tenth of a millisecond.
-        with suppress(PassingError):
+        try:
             outcomes = await self._message_log.append(drafts)
             return _as_new(outcomes) if again else outcomes
+        except PassingError as error:
+            _log.warning("appending again", entries=len(drafts), fault=str(error))
         async for attempt in stamina.retry_context(on=PassingError, attempts=None, timeout=None, wait_initial=0.02, wait_max=2.0):
             with attempt:
                 return _as_new(await self._message_log.append(drafts))

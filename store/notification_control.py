@@ -51,7 +51,8 @@ def control(connection: Connection, request: Request, notification_id: str, chan
     [stored] = notification_uploads.read(connection, [after])
     answer = notification_codec.answer(stored, now)
     if not notification_requests.keep(connection, request, answer, now):
-        raise errors.request_id_conflict(request.request_id)
+        request.first_answer(connection)  # raises what it was refused for meanwhile, or that the id is another request's
+        raise errors.unavailable("the first answer to this request was removed just now; send it again")
     return answer
 
 

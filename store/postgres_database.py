@@ -14,7 +14,15 @@ from store.retrying import retrying, writes_elsewhere
 # Every query here goes by index from few rows to few rows. Without these a plan made while a table was empty would read it whole
 # when it is not any more. No compilation either: it costs more than the queries.
 _PLANNER = ("jit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
-SESSION_OPTIONS = " ".join(f"-c {name}=off" for name in _PLANNER)
+# A store that stands still, or whose machine is gone, holds locks, and a snapshot because of which nothing dead is cleared away:
+# the server ends its session by itself. The keepalives are the server's.
+_ABANDONED = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+SESSION_OPTIONS = " ".join(f"-c {name}={value}" for name, value in (dict.fromkeys(_PLANNER, "off") | _ABANDONED).items())
 CONNECT_SECONDS = 5
 # Of libpq. A server whose machine is gone says nothing, and the kernel would wait a quarter of an hour, or two, for it to answer.
 LIVELINESS: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}

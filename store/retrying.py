@@ -1,12 +1,14 @@
 """Which faults of a database pass by themselves, and trying again for a while."""
 
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psycopg
 import sqlalchemy.exc
 import stamina
+import structlog
 
 from mesh import errors
 from store.ports import PassingError, T
@@ -15,6 +17,7 @@ _ATTEMPTS = 6
 _SECONDS = 3.0  # all attempts together: then the caller, who has a deadline, hears UNAVAILABLE
 _LIMIT_EXCEEDED = "54"  # SQLSTATE class: the same data will be over the same limit again
 _READ_ONLY = "25006"  # a standby, or a server whose disk is nearly full: another one writes, or this one will again
+_log = structlog.get_logger(__name__)
 _ENDED_BY_SERVER = {"25P03", "25P04"}  # a transaction that took too long, for instance because this process was stopped
 
 
@@ -24,18 +27,32 @@ async def retrying(work: Callable[[], Awaitable[T]]) -> T:
     Raises:
         TidingsError: UNAVAILABLE when it doesn't pass in time.
     """
-    # Mostly it goes well, and making a loop of attempts costs a tenth of a millisecond.
-    with suppress(PassingError), passing_faults():
-        return await work()
+    began = time.monotonic()
     try:
-        async for attempt in stamina.retry_context(
-            on=PassingError, attempts=_ATTEMPTS, timeout=_SECONDS, wait_initial=0.02, wait_max=1.0, wait_jitter=0.05
-        ):
-            with attempt, passing_faults():
-                return await work()
+        with passing_faults():
+            return await work()  # mostly it goes well, and making a loop of attempts costs a tenth of a millisecond
     except PassingError as error:
-        raise errors.unavailable(f"the database is away ({error}); send it again") from error
+        _log.warning("trying again", fault=str(error))
+        left = _SECONDS - (time.monotonic() - began)
+        if left <= 0:
+            raise _away(error) from error
+    try:
+        return await _again(work, left)
+    except PassingError as error:
+        raise _away(error) from error
+
+
+async def _again(work: Callable[[], Awaitable[T]], seconds: float) -> T:
+    async for attempt in stamina.retry_context(
+        on=PassingError, attempts=_ATTEMPTS - 1, timeout=seconds, wait_initial=0.02, wait_max=1.0, wait_jitter=0.05
+    ):
+        with attempt, passing_faults():
+            return await work()
     raise AssertionError("retry_context either returns or raises")
+
+
+def _away(error: PassingError) -> errors.TidingsError:
+    return errors.unavailable(f"the database is away ({error}); send it again")
 
 
 @contextmanager

@@ -180,6 +180,31 @@ def test_a_barrier_passes_when_the_link_is_lost() -> None:
     assert passed == ["said", "unsaid"]
 
 
+def test_a_last_barrier_waits_for_all_marks_that_were_released() -> None:
+    queue, passed = LinkQueue(2, 10), list[str]()
+    for number in range(5):
+        queue.mark((number, "c"), Mark(conversation_id="c", delivered_seq=5))
+    queue.release_marks(everything=True)
+    queue.last_barrier(lambda: passed.append("x"))
+    for _ in range(2):
+        queue.on_processed(take(queue).sequence)
+        assert queue.more
+        assert not passed
+    queue.on_processed(take(queue).sequence)
+    assert passed == ["x"]
+    assert not queue.more
+
+
+def test_the_end_of_a_session_follows_the_request_that_took_its_questions() -> None:
+    queue = LinkQueue(10, 10)
+    queue.say(link_pb2.ClientEnvelope(typing=link_pb2.Typing(conversation_id="c")))
+    queue.session_closed(7)
+    assert not take(queue).batch.closed_sessions
+    assert queue.more
+    assert list(take(queue).batch.closed_sessions) == [7]
+    assert not queue.more
+
+
 def test_marks_are_merged_and_survive_until_processed() -> None:
     queue = LinkQueue(10, 10)
     queue.mark((1, "c"), Mark(conversation_id="c", delivered_seq=5))

@@ -14,7 +14,7 @@ from edge.frame_reader import FrameReader
 from edge.rules import Rules
 from edge.switchboard import Switchboard
 from edge.websocket import WebSocketConnection, WebSocketHandler
-from tests.edge.conftest import Start
+from tests.edge.conftest import WAIT, Start
 
 OBJECTS = 24  # of ours and of the aiohttp parser, for a session at rest; one more is a reason to think, and to move this number
 BYTES = 1_650  # of them
@@ -70,3 +70,19 @@ async def test_aiohttp_forgets_an_upgraded_connection(start: Start) -> None:
     assert len(alive(RequestHandler)) <= before
     assert len(asyncio.all_tasks()) <= started, "no task per session"
     assert started > tasks
+
+
+async def test_an_ended_session_goes_without_the_collector(start: Start) -> None:
+    """Else those who come and go would fill an edge until the collector looks at everything."""
+    before, edge = len(alive(WebSocketConnection)), await start()
+    clients = [await edge.online(user, "phone") for user in ("alice", "bob")]
+    assert len(alive(WebSocketConnection)) == before + 2
+    gc.disable()
+    try:
+        for client in clients:
+            await client.socket.close()
+        async with asyncio.timeout(WAIT):
+            while sum(isinstance(one, WebSocketConnection) for one in gc.get_objects()) > before:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.05)
+    finally:
+        gc.enable()

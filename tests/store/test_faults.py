@@ -173,3 +173,10 @@ async def test_a_database_that_stays_away_is_unavailable() -> None:
         assert caught.value.reason == "UNAVAILABLE"
         with pytest.raises(PassingError):
             await log.append([Draft("d" + "a" * 26, 1, "x", 0, b"")])
+
+
+async def test_what_a_store_that_stands_still_holds_is_let_go_by_the_server(postgres_url: str) -> None:
+    """Else its open transaction keeps others from rows it locked, and the database from clearing away what is dead."""
+    async with open_database(StoreSettings(database=postgres_url)) as (database, _):
+        asked = "SELECT DISTINCT current_setting('idle_in_transaction_session_timeout'), current_setting('tcp_keepalives_idle')"
+        assert await database.read(lambda connection: connection.exec_driver_sql(asked).all()) == [("10s", "5")]

@@ -141,3 +141,16 @@ async def test_a_refusal_waits_for_an_upload_that_is_not_committed(postgres_url:
         assert answers[0] == answers[1]
         assert answers[0][0] == ("refused" if fails else "taken")
         assert await one.listed() == ([] if fails else [request.notification_id])
+
+
+@pytest.mark.postgresql
+async def test_a_change_that_was_overtaken_by_its_refusal_is_refused(postgres_url: str) -> None:
+    clock = Clock()
+    async with notification_store(postgres_url, clock) as one, notification_store(postgres_url, clock) as other:
+        control = one.control_request(await one.create(), prioritize=pb.PrioritizeAction(priority=3))
+        async with held_open(postgres_url) as connection:
+            changing = asyncio.create_task(outcome(one.stub.ControlNotification(control)))
+            await waiting(connection, 1)
+            refused = await outcome(other.stub.RefuseRequest(refusal(control)))
+        assert await changing == refused == ("refused", "INVALID_FIELD", "spec.send_time")
+        assert (await one.get(control.notification_id)).spec.priority == 0

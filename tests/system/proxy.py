@@ -159,12 +159,16 @@ class Proxy:
             pair.abort()
 
     async def _pump(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: int) -> None:
-        with contextlib.suppress(OSError, RuntimeError):
+        try:
             while data := await reader.read(_CHUNK):
                 await self._pass(pair, data, writer, way)
             if not pair.swallowing:
                 await self._held(pair, way)
                 writer.write_eof()
+        except (OSError, RuntimeError):  # one side was reset: so is the other, as soon as that gets through
+            await self._held(pair, way)
+            if not pair.swallowing:
+                pair.abort()
 
     async def _pass(self, pair: Pair, data: bytes, writer: asyncio.StreamWriter, way: int) -> None:
         while data and not pair.swallowing:
