@@ -68,7 +68,7 @@ wheel: setup-dev  ## the wheel, in an empty environment
 bench: setup-dev servers  ## every bench with its baselines, into build/bench (under 15 minutes)
 	$(BIN)/tidings bench all $(ARGS)
 
-faults: setup-dev servers  ## every fault at a fleet under load; writes docs/reliability.md's table (about 25 minutes)
+faults: setup-dev servers  ## every fault at a fleet under load; writes docs/reliability.md's table (about 35 minutes)
 	@scripts/servers faults
 	$(BIN)/python -m tests.faults --write $(ARGS)
 
