@@ -27,6 +27,7 @@ _PAGE = 20  # small, so that a sweep is many pages
 _ATTEMPTS = 40
 _RETRY_SECONDS = 0.25
 _AWAY_SECONDS = 0.5
+_PASSING = {"UNAVAILABLE", "OVERLOADED"}
 _UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -240,11 +241,22 @@ class Workload:
         for where in await self._last_seqs(user):
             position: int | None = 0
             while position is not None:
-                page = await self._read_page(user, user, where, "after", position, "final")
+                page = await self._final_page(user, where, "after", position)
                 position = page.entries[-1].seq if page.more and page.entries else None
-            page = await self._read_page(user, user, where, "before", None, "final")
+            page = await self._final_page(user, where, "before", None)
             while page.more and page.entries:
-                page = await self._read_page(user, user, where, "before", page.entries[0].seq, "final")
+                page = await self._final_page(user, where, "before", page.entries[0].seq)
+
+    async def _final_page(self, user: str, where: str, direction: str, position: int | None) -> Page:
+        """A page, asked for again when the answer says so: a service may still be on its way back."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._read_page(user, user, where, direction, position, "final")
+            except RefusedError as error:
+                if error.reason not in _PASSING:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
+        return await self._read_page(user, user, where, direction, position, "final")
 
     async def _read_page(self, user: str, client: str, where: str, direction: str, position: int | None, sweep: str) -> Page:
         invoked = self._recorder.now()
