@@ -302,7 +302,8 @@ def _resume_short(view: View, resume: CaughtUp) -> Iterator[Breach]:
         if not before or send.client == resume.client or not view.allowed(where, resume.user, send.seq):
             continue
         given = view.arrivals.get((resume.client, where), {}).get(send.seq, 0.0)  # one that never came is G1's
-        if given > resume.completed and send.seq >= resume.truncated.get(where, 1):
+        late = given > resume.completed and send.seq >= resume.truncated.get(where, 1)
+        if late and not view.perhaps_out(resume.user, where, resume.invoked, resume.completed):
             text = (
                 f"{resume.client} was caught up at {resume.completed:.3f} without {_at(where, send.seq)}, stored before it resumed"
             )

@@ -376,3 +376,14 @@ def test_a_truncated_resume_excuses_what_it_left_out(good: list[Operation]) -> N
     send = stored(good)
     told = CaughtUp("alice/phone", "alice", 0.0, 0.0, {DIRECT: send.seq + 1})
     assert judge([told, *lost_live(good)]) == []
+
+
+def test_who_was_out_while_resuming_is_owed_nothing_then(good: list[Operation]) -> None:
+    history, given = resume_short(good), good[given_to_alice(good)]
+    resume = next(one for one in history if isinstance(one, CaughtUp) and one not in good)
+    assert isinstance(given, Receive)
+    for where, excused in ((given.conversation, True), ("g" + "a" * 26, False)):
+        left = Membership("bob/phone", where, "removed", ("alice",), resume.completed - 2e-6, resume.completed - 2e-6, "done")
+        back = Membership("bob/phone", where, "added", ("alice",), resume.completed - 1e-6, resume.invoked + 1.0, "done")
+        names = {one.name for one in judge([*history, left, back])}
+        assert ("resume_short" not in names) is excused

@@ -5,6 +5,7 @@ removal that was answered, with no adding asked for since, is a span in which no
 says.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,13 +147,27 @@ class View:
     def exclusions(self) -> list[Exclusion]:
         """Spans of time in which a user was certainly no member, or had certainly blocked someone."""
         out: list[Exclusion] = []
-        changes = [one for one in self.history if isinstance(one, Membership)]
-        for change in changes:
+        for change in self.memberships:
             if change.outcome == "done" and change.change in _LEAVES:
-                out += [_excluded(change, user, "", changes, _JOINS) for user in change.users]
+                out += [_excluded(change, user, "", self.memberships, _JOINS) for user in change.users]
             elif change.outcome == "done" and change.change == "blocked":
-                out.append(_excluded(change, change.users[0], change.users[1], changes, {"unblocked"}))
+                out.append(_excluded(change, change.users[0], change.users[1], self.memberships, {"unblocked"}))
         return out
+
+    def perhaps_out(self, user: str, where: str, start: float, end: float) -> bool:
+        """Whether somebody may have been no member at some moment from `start` to `end`."""
+        changes = [one for one in self.memberships if user in one.users and one.conversation == where]
+        joins = [one for one in changes if one.change in _JOINS and one.completed is not None]
+        for left in (one for one in changes if one.change in _LEAVES and one.invoked <= end):
+            back = min((one.completed or 0.0 for one in joins if one.invoked > left.invoked), default=math.inf)
+            if back >= start:
+                return True
+        return False
+
+    @cached_property
+    def memberships(self) -> list[Membership]:
+        """All changes of who is a member, or who blocks whom."""
+        return [one for one in self.history if isinstance(one, Membership)]
 
     @cached_property
     def arrivals(self) -> dict[tuple[str, str], dict[int, float]]:
