@@ -6,13 +6,12 @@ microseconds by service, all its processes together, at one rate that presses no
 
 import secrets
 import time
-import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
 from bench.figures import Figures
 from bench.growth_meter import Cpu, Meter
-from bench.mesh import START_SECONDS, Target, fleet
+from bench.mesh import START_SECONDS, Target, edge_for, fleet
 from bench.remote import generator
 
 COUNTS = (1, 2, 3, 4)
@@ -92,18 +91,10 @@ def _note(figures: Figures, name: str, account: dict[str, Any], spent: Cpu, idle
 
 def _await_edges(target: Target, count: int) -> None:
     """Until the balancer has given places at so many edges: each edge has told it of itself."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     until = time.monotonic() + START_SECONDS
     while len(seen) < count:
         if time.monotonic() > until:
             raise TimeoutError(f"the balancer knows {len(seen)} of {count} edges after {START_SECONDS:.0f} s")
-        seen.add(_place(target, f"bench-{secrets.token_hex(4)}"))
+        seen.add(edge_for(target, f"bench-{secrets.token_hex(4)}"))
         time.sleep(0.02)
-
-
-def _place(target: Target, user_id: str) -> bytes:
-    """The edge that the balancer names to a user."""
-    headers = {"Authorization": f"Bearer {target.token(user_id)}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{target.url}/v1/connect", b"{}", headers)  # noqa: S310  (our own mesh)
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-        return bytes(answer.read().partition(b'"url":')[2].partition(b'"ticket"')[0])

@@ -54,7 +54,8 @@ class LinkQueue:
     @property
     def awaits(self) -> bool:
         """Whether the router owes an answer, or waits for one to be sent more; or whether a barrier has not passed."""
-        return bool(self.envelopes.under_way or self.envelopes or self._barriers or self._new_barriers)
+        barriers = self._barriers or self._new_barriers or self._last_barriers
+        return bool(self.envelopes.under_way or self.envelopes or barriers)
 
     def hello(self, edge_id: str, router_id: str = "") -> link_pb2.LinkRequest:
         """The first request."""

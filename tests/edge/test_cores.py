@@ -186,6 +186,7 @@ def test_a_last_barrier_waits_for_all_marks_that_were_released() -> None:
         queue.mark((number, "c"), Mark(conversation_id="c", delivered_seq=5))
     queue.release_marks(everything=True)
     queue.last_barrier(lambda: passed.append("x"))
+    assert queue.awaits
     for _ in range(2):
         queue.on_processed(take(queue).sequence)
         assert queue.more
