@@ -6,20 +6,23 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bench.wire import HandshakeRefusedError
-
 LINE_BYTES = 1 << 26  # the tokens of all users come in one line
+FAILURES = (OSError, ValueError, TimeoutError)
 Answer = dict[str, Any]
 
 
-async def obey(commands: dict[str, Callable[..., Awaitable[Answer]]]) -> None:
-    """Carry out commands, {"do": name, argument: value}, by their names; one that fails is answered {"error": text}."""
+async def obey(answer: Callable[[dict[str, Any]], Awaitable[Answer]], failures: tuple[type[Exception], ...] = FAILURES) -> None:
+    """Carry out commands, {"do": name, argument: value}, one after the other.
+
+    Args:
+        answer: carries one out.
+        failures: of a command, which are answered {"error": text}; any other is a fault of the generator, and ends it.
+    """
     lines = asyncio.StreamReader(limit=LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
-        arguments: dict[str, Any] = json.loads(line)
         try:
-            answer = await commands[arguments.pop("do")](**arguments)
-        except (OSError, ValueError, TimeoutError, KeyError, HandshakeRefusedError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+            said = await answer(json.loads(line))
+        except failures as error:
+            said = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(said), flush=True)

@@ -11,8 +11,6 @@ costs is reported beside the services.
 
 import asyncio
 import gc
-import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,6 +19,7 @@ from typing import Any
 import uvloop
 
 from bench.audit import NOTHING, Audit, audit_log
+from bench.commands import Answer, obey
 from bench.crowd import MIXES, Crowd
 from bench.frames import MessageMould, heartbeat
 from bench.ledger import Lane, Ledger
@@ -144,17 +143,14 @@ async def open_run(url: str, tokens: dict[str, str], message_bytes: int, mix: st
 async def serve() -> None:
     """Carry out commands until stdin ends."""
     generator: Generator | None = None
-    lines = asyncio.StreamReader(limit=1 << 26)  # the tokens of all users come in one line
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        command: dict[str, Any] = json.loads(line)
-        try:
-            if command.pop("do") == "connect":
-                generator = await open_run(**command)
-            answer = await _answer(generator, command)
-        except (OSError, ValueError, TimeoutError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+
+    async def answer(command: dict[str, Any]) -> Answer:
+        nonlocal generator
+        if command.pop("do") == "connect":
+            generator = await open_run(**command)
+        return await _answer(generator, command)
+
+    await obey(answer)
     if generator is not None:
         generator.close()
 

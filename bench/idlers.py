@@ -16,16 +16,17 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import aiohttp
 import uvloop
 
 from bench import frames
-from bench.commands import Answer, obey
+from bench.commands import FAILURES, Answer, obey
 from bench.invitations import invite
 from bench.latency import summarize
-from bench.wire import WireConnection, connect
+from bench.wire import HandshakeRefusedError, WireConnection, connect
 from tidings.client.v1.frames_pb2 import ServerFrame
 
 T = TypeVar("T")
@@ -139,9 +140,21 @@ async def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     idlers = Idlers()
     beating = asyncio.create_task(idlers.beat())
-    await obey({"connect": idlers.connect, "connect_bare": idlers.connect_bare, "rest": idlers.rest})
+    await obey(partial(_answer, idlers), (*FAILURES, HandshakeRefusedError))
     beating.cancel()
     idlers.close()
+
+
+async def _answer(idlers: Idlers, command: dict[str, Any]) -> Answer:
+    match command.pop("do"):
+        case "connect":
+            return await idlers.connect(**command)
+        case "connect_bare":
+            return await idlers.connect_bare(**command)
+        case "rest":
+            return await idlers.rest(**command)
+        case other:
+            raise ValueError(f"no command {other!r}")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ Each acknowledges at once what it is shown. Times are Unix seconds: everything o
 
 import asyncio
 import gc
-import json
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
 import uvloop
 
 from bench import frames
+from bench.commands import obey
 from bench.invitations import invite
 from bench.wire import WireConnection, client_frame, connect
 from tidings.client.v1.frames_pb2 import AcknowledgeNotification, ClientFrame, ServerFrame
@@ -142,15 +142,7 @@ async def serve() -> None:
     """Carry out commands until stdin ends."""
     listeners = Listeners()
     beating = asyncio.create_task(listeners.beat())
-    lines = asyncio.StreamReader(limit=1 << 26)  # the tokens of all users come in one line
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        command: dict[str, Any] = json.loads(line)
-        try:
-            answer = await _answer(listeners, command)
-        except (OSError, ValueError, TimeoutError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+    await obey(partial(_answer, listeners))
     beating.cancel()
     listeners.close()
 

@@ -13,11 +13,10 @@ Each acknowledges as the SDK does. It is lean on purpose: all members are sent t
 import asyncio
 import gc
 import itertools
-import json
 import random
-import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -25,6 +24,7 @@ import uvloop
 from google.protobuf import json_format
 
 from bench import frames
+from bench.commands import obey
 from bench.invitations import Invitation, invite
 from bench.pacing import pace
 from bench.tally import Tally
@@ -284,15 +284,7 @@ async def serve() -> None:
     """Carry out commands until stdin ends."""
     group, bare = Group(), BareMembers()
     beating = asyncio.create_task(group.beat())
-    lines = asyncio.StreamReader(limit=1 << 26)  # the tokens of all users come in one line
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        command: dict[str, Any] = json.loads(line)
-        try:
-            answer = await _answer(group, bare, command)
-        except (OSError, ValueError, TimeoutError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+    await obey(partial(_answer, group, bare))
     beating.cancel()
     group.close()
     bare.close()

@@ -14,9 +14,7 @@ Who is back must have been sent exactly what was written meanwhile before Caught
 
 import asyncio
 import gc
-import json
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +26,7 @@ import uvloop
 from google.protobuf import json_format
 
 from bench import frames
+from bench.commands import Answer, obey
 from bench.latency import Latency, summarize
 from bench.pacing import pace
 from bench.tickets import NoTicketError, ticket
@@ -341,24 +340,21 @@ async def serve() -> None:
     """Carry out commands until stdin ends."""
     returners = Returners("")
     beating: asyncio.Task[None] | None = None
-    lines = asyncio.StreamReader(limit=1 << 26)  # the tokens of all users come in one line
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        command: dict[str, Any] = json.loads(line)
-        try:
-            if "url" in command:
-                returners = Returners(command.pop("url"))
-                beating = asyncio.create_task(returners.beat())
-            answer = await _answer(returners, command)
-        except (*_FAILURES, ValueError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+
+    async def answer(command: dict[str, Any]) -> Answer:
+        nonlocal returners, beating
+        if "url" in command:
+            returners = Returners(command.pop("url"))
+            beating = asyncio.create_task(returners.beat())
+        return await _answer(returners, command)
+
+    await obey(answer, (*_FAILURES, ValueError))
     if beating is not None:
         beating.cancel()
     returners.close()
 
 
-async def _answer(returners: Returners, command: dict[str, Any]) -> dict[str, Any]:
+async def _answer(returners: Returners, command: dict[str, Any]) -> Answer:
     match command.pop("do"):
         case "connect":
             return {"connected": await returners.connect(**command)}
