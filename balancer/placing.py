@@ -15,7 +15,7 @@ from tidings.balancer.v1 import balancer_pb2 as pb
 
 MAX_CONNECTIONS = 1_000  # of one question, by the contract
 MAX_WAIT_SECONDS = 120.0  # who leaves later asks too early: its ticket, which counts as load, is for a client that leaves by then
-SLICE = 50  # tickets signed before others get their turn: about 5 ms
+SLICE = 50  # tickets made before others get their turn: about 2 ms
 
 
 class Placing:
@@ -30,7 +30,7 @@ class Placing:
         self._door = door
         self._clock = clock
         self._wall = wall
-        self._placed = telemetry.meter.create_counter("placements", description="Clients that were to leave an edge, by outcome")
+        self._placed = telemetry.counter("placements", "Clients that were to leave an edge, by outcome")
 
     async def answer(self, asked: pb.PlaceConnections, origin: Edge) -> pb.Placements:
         """Places for those for whom there is one.

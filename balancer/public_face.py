@@ -47,7 +47,7 @@ class PublicFace:
         self._limit = limit
         self._settings = settings
         self._always = _always(settings)
-        self._requests = telemetry.meter.create_counter("connect_requests", description="POST /v1/connect, by outcome")
+        self._requests = telemetry.counter("connect_requests", "POST /v1/connect, by outcome")
 
     def application(self) -> web.Application:
         """The aiohttp application, still without the admin routes."""

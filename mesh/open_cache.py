@@ -33,8 +33,8 @@ async def open_cache(url: str, telemetry: Telemetry) -> AsyncIterator[Cache]:
 
 @asynccontextmanager
 async def _open_redis(url: str, telemetry: Telemetry) -> AsyncIterator[Cache]:
-    calls = telemetry.meter.create_counter("cache_calls_total", "1", "Calls of the cache, by outcome")
-    drops = telemetry.meter.create_counter("cache_dropped_writes_total", "1", "Batches of writes dropped: no room, or no cache")
+    calls = telemetry.counter("cache_calls_total", "Calls of the cache, by outcome")
+    drops = telemetry.counter("cache_dropped_writes_total", "Batches of writes dropped: no room, or no cache")
 
     def count(outcome: str, number: int) -> None:
         calls.add(number, {"outcome": outcome})

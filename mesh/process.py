@@ -6,9 +6,10 @@ says "starting" until the service has entered the registry.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -27,7 +28,19 @@ _log = structlog.get_logger(__name__)
 def run(service: str, settings: S, serve: Serve[S]) -> None:
     """Run one service in this process until SIGTERM or SIGINT."""
     configure_logging(service, settings.log_level, as_json=settings.log_json)
+    interrupt_nobody()
     asyncio.run(_main(service, settings, serve))
+
+
+def interrupt_nobody() -> None:
+    """Have the kernel not interrupt others for this thread, and those it starts, when they wake up (Linux).
+
+    A service that writes to the next one wakes it. On a machine that they share, the kernel would stop the one in the middle of
+    its work for the other, at every hop: finishing first costs less, and all is there sooner (docs/adr/0014).
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # a sandbox may not let us: then it is as it was
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _main(service: str, settings: S, serve: Serve[S]) -> None:

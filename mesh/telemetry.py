@@ -1,6 +1,6 @@
 """What a process tells about itself: logs (structlog), metrics (OpenTelemetry, read by Prometheus), traces (OTLP), health.
 
-Count per batch, not per message: an OpenTelemetry counter costs about a microsecond.
+Instruments are those of `mesh.instruments`: made here, by name.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+
+from mesh.instruments import Counter, Samples
 
 _LATENCY_BUCKETS = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]  # seconds
 
@@ -46,17 +48,24 @@ class Telemetry:
         self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         if traces:
             _export(self._tracers, traces)
-        self.meter = self._provider.get_meter("tidings")
+        self._meter = self._provider.get_meter("tidings")
         self.tracer = self._tracers.get_tracer("tidings")
         self._tracing = bool(traces)
         self._gauges: dict[str, dict[tuple[tuple[str, str], ...], list[Callable[[], float]]]] = {}  # name -> labels -> readers
-        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Samples] = {}
         self._rpcs = self.histogram("rpc_server_duration_seconds", "Unary calls served, by outcome")
 
-    def histogram(self, name: str, description: str) -> Histogram:
-        """A histogram of seconds; services in one process share it by its name, which OpenTelemetry would warn of."""
+    def counter(self, name: str, description: str, unit: str = "1") -> Counter:
+        """A counter; services in one process share it by its name."""
+        if name not in self._counters:
+            self._counters[name] = Counter(self._meter, name, description, unit)
+        return self._counters[name]
+
+    def histogram(self, name: str, description: str) -> Samples:
+        """A histogram of seconds; services in one process share it by its name."""
         if name not in self._histograms:
-            self._histograms[name] = self.meter.create_histogram(name, "s", description)
+            self._histograms[name] = Samples(self._meter.create_histogram(name, "s", description))
         return self._histograms[name]
 
     def gauge(self, name: str, description: str, read: Callable[[], float], **labels: str) -> None:
@@ -70,7 +79,7 @@ class Telemetry:
             return [Observation(sum(one() for one in readers), dict(labelled)) for labelled, readers in by_labels.items()]
 
         if not known:
-            self.meter.create_observable_gauge(name, [observe], description=description)
+            self._meter.create_observable_gauge(name, [observe], description=description)
 
     def rpc(self, method: str, outcome: str, seconds: float) -> None:
         """Count one unary call served."""
@@ -97,6 +106,8 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        for histogram in self._histograms.values():
+            histogram.flush()
         return generate_latest(self._prometheus)
 
     def close(self) -> None:

@@ -14,11 +14,10 @@ class Meters:
     """The instruments, made once per scheduler."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        meter = telemetry.meter
-        self._claimed = meter.create_counter("scheduler_claimed_total", "1", "Notifications claimed")
-        self._handed_over = meter.create_counter("scheduler_handed_over_total", "1", "Notifications taken by routers")
-        self._given_back = meter.create_counter("scheduler_given_back_total", "1", "Claims given back, for no router took them")
-        self._retries = meter.create_counter("scheduler_retries_total", "1", "Calls made again at another instance")
+        self._claimed = telemetry.counter("scheduler_claimed_total", "Notifications claimed")
+        self._handed_over = telemetry.counter("scheduler_handed_over_total", "Notifications taken by routers")
+        self._given_back = telemetry.counter("scheduler_given_back_total", "Claims given back, for no router took them")
+        self._retries = telemetry.counter("scheduler_retries_total", "Calls made again at another instance")
         self._lateness = telemetry.histogram(
             "scheduler_lateness_seconds", "From the send time to the first claim, the latest of each batch"
         )

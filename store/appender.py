@@ -40,7 +40,7 @@ class Appender:
         self._message_log = log
         self._telemetry = telemetry
         self._queue: Batcher[_Job] = Batcher(_QUEUE, _QUEUE)
-        self._entries = telemetry.meter.create_counter("store_entries_total", description="Entries appended, by outcome")
+        self._entries = telemetry.counter("store_entries_total", "Entries appended, by outcome")
         self._seconds = telemetry.histogram("store_append_seconds", "One transaction of the appender")
 
     async def submit(self, drafts: Sequence[Draft]) -> "asyncio.Future[list[Outcome]]":

@@ -24,9 +24,8 @@ class DeadLetterMeters:
     def __init__(self, telemetry: Telemetry) -> None:
         self._counts = dict.fromkeys(Kind, 0)
         self._changed = asyncio.Event()
-        meter = telemetry.meter
-        self._put = meter.create_counter("store_dead_letters_total", "1", "Work put aside as dead letters, by kind")
-        self._dropped = meter.create_counter("store_dead_letters_dropped_total", "1", "Dead letters forgotten for want of room")
+        self._put = telemetry.counter("store_dead_letters_total", "Work put aside as dead letters, by kind")
+        self._dropped = telemetry.counter("store_dead_letters_dropped_total", "Dead letters forgotten for want of room")
         for kind in Kind:
             telemetry.gauge("store_dead_letters", "Dead letters, by kind", partial(self._count, kind), kind=name(kind))
 

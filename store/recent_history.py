@@ -53,7 +53,7 @@ class RecentHistory:
         self._size = size
         self.readership = Readership(READ_SECONDS, READ_LOGS)
         description = "Ranges of recent entries that were read, by where they were found"
-        self._ranges = telemetry.meter.create_counter("store_recent_ranges_total", "1", description)
+        self._ranges = telemetry.counter("store_recent_ranges_total", description)
 
     async def list_entries(self, question: Question) -> Page:
         """See `store.ports.History`."""

@@ -7,12 +7,11 @@ class Meters:
     """The instruments, made once per instance."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        meter = telemetry.meter
-        self._records = meter.create_counter("tagsvc_records_total", "1", "Changes logged by this instance")
-        self._record_bytes = meter.create_counter("tagsvc_record_bytes_total", "By", "Bytes of these changes")
-        self._memberships = meter.create_counter("tagsvc_memberships_total", "1", "Memberships applied, as callers counted them")
-        self._checkpoints = meter.create_counter("tagsvc_checkpoints_total", "1", "Checkpoints made, by outcome")
-        self._retries = meter.create_counter("tagsvc_store_retries_total", "1", "Calls to a store made again")
+        self._records = telemetry.counter("tagsvc_records_total", "Changes logged by this instance")
+        self._record_bytes = telemetry.counter("tagsvc_record_bytes_total", "Bytes of these changes", "By")
+        self._memberships = telemetry.counter("tagsvc_memberships_total", "Memberships applied, as callers counted them")
+        self._checkpoints = telemetry.counter("tagsvc_checkpoints_total", "Checkpoints made, by outcome")
+        self._retries = telemetry.counter("tagsvc_store_retries_total", "Calls to a store made again")
         self._evaluation = telemetry.histogram("tagsvc_evaluation_seconds", "Evaluating one expression")
         self._checkpoint = telemetry.histogram("tagsvc_checkpoint_seconds", "Making one checkpoint")
 

@@ -41,6 +41,11 @@ def started(program: str, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True)
 
 
+def threads(process: subprocess.Popen[str]) -> list[Path]:
+    """One folder of each."""
+    return list(Path(f"/proc/{process.pid}/task").iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
     with started(SERVICE) as process:
@@ -48,6 +53,7 @@ def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == "built\n"
         assert '"serving"' in process.stderr.readline()
+        assert all(os.sched_getscheduler(int(thread.name)) == os.SCHED_BATCH for thread in threads(process))
         process.send_signal(number)
         output, errors = process.communicate(timeout=20)
     assert output == "closed\n"

@@ -15,10 +15,10 @@ from mesh.telemetry import Telemetry, admin_routes, configure_logging, listen, w
 
 
 def test_the_exposition_has_what_was_counted(telemetry: Telemetry) -> None:
-    counter = telemetry.meter.create_counter("messages", description="Messages taken")
+    counter = telemetry.counter("messages", "Messages taken")
     counter.add(3, {"direction": "in"})
     counter.add(2, {"direction": "in"})
-    latency = telemetry.meter.create_histogram("message_delivery_latency_seconds", "s", "Store to socket")
+    latency = telemetry.histogram("message_delivery_latency_seconds", "Store to socket")
     latency.record(0.004)
     latency.record(7.0)
     level = [5.0]
@@ -33,6 +33,23 @@ def test_the_exposition_has_what_was_counted(telemetry: Telemetry) -> None:
     assert "concurrent_websocket_connections 6.0" in telemetry.exposition().decode()
 
 
+def test_every_sample_is_read_whenever_it_was_taken(telemetry: Telemetry) -> None:
+    latency = telemetry.histogram("wait_seconds", "Waiting")
+    for _ in range(1_000):
+        latency.record(0.004, {"why": "turn"})
+    assert 'wait_seconds_count{why="turn"} 1000.0' in telemetry.exposition().decode()
+    latency.record(0.004, {"why": "turn"})
+    text = telemetry.exposition().decode()
+    assert 'wait_seconds_count{why="turn"} 1001.0' in text
+    assert 'wait_seconds_bucket{le="0.003",why="turn"} 0.0' in text
+
+
+def test_services_of_one_process_share_a_counter(telemetry: Telemetry) -> None:
+    telemetry.counter("messages", "Messages taken").add(1)
+    telemetry.counter("messages", "Messages taken").add(2)
+    assert "messages_total 3.0" in telemetry.exposition().decode()
+
+
 def test_gauges_of_several_services_in_a_process_add_up(telemetry: Telemetry) -> None:
     telemetry.gauge("sessions", "Open now", lambda: 2)
     telemetry.gauge("sessions", "Open now", lambda: 3)
@@ -41,7 +58,7 @@ def test_gauges_of_several_services_in_a_process_add_up(telemetry: Telemetry) ->
 
 def test_two_processes_in_one_test_do_not_share_counters() -> None:
     one, other = Telemetry("one"), Telemetry("other")
-    one.meter.create_counter("events").add(1)
+    one.counter("events", "Things that happened").add(1)
     assert "events_total" in one.exposition().decode()
     assert "events_total" not in other.exposition().decode()
     one.close()
