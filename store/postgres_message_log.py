@@ -1,4 +1,4 @@
-"""The message log on PostgreSQL: a batch of messages is one round trip, lock and all.
+"""The message log on PostgreSQL: a batch of messages is one call of a routine, one round trip.
 
 Edits and deletions go the general way (`append_sql`), in more round trips, with all that the batch has for the same conversations.
 Both take the conversations' locks in the order of the ids, so any number of stores may append to the same conversations.
@@ -16,22 +16,24 @@ from store.append_sql import append
 from store.marks import MemberState, walk
 from store.model import Advance, Draft, Marks, Moved, Outcome, Refusal
 from store.postgres_database import PostgresDatabase
-from store.postgres_line import PostgresLine
+from store.postgres_line import PostgresLine, Routine
 from store.retrying import passing_faults, retrying
-
-_LOCK_LOGS = "SELECT 1 FROM conversations WHERE conversation_id = ANY(%b::text[]) ORDER BY conversation_id FOR UPDATE"
 
 # Seqs are counted over the accepted drafts of a conversation, in the order given. The first of repeats within the batch is
 # accepted; the others are answered from it afterwards.
-_APPEND = """
+_APPEND = Routine(
+    "append_messages",
+    {"asked_at": "bigint", "names": "text[]", "senders": "bigint[]", "sender_msg_ids": "text[]", "bodies": "bytea[]"},
+    lock="1 FROM conversations WHERE conversation_id = ANY(names) ORDER BY conversation_id FOR UPDATE",
+    work="""
 WITH judged AS MATERIALIZED (
   SELECT
     drafts.*, conversations.last_seq, conversations.membership_version,
     members.user_ordinal IS NOT NULL AS is_member, stored.seq AS stored_seq, stored.stored_at,
-    greatest(%b::bigint, conversations.last_entry_at) AS now,
+    greatest(asked_at, conversations.last_entry_at) AS now,
     members.user_ordinal IS NOT NULL AND stored.seq IS NULL
       AND 1 = row_number() OVER (PARTITION BY drafts.conversation_id, sender, drafts.client_msg_id ORDER BY n) AS accepted
-  FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::bytea[])
+  FROM unnest(names, senders, sender_msg_ids, bodies)
     WITH ORDINALITY AS drafts (conversation_id, sender, client_msg_id, body, n)
   LEFT JOIN conversations ON conversations.conversation_id = drafts.conversation_id
   LEFT JOIN members ON members.conversation_id = drafts.conversation_id AND members.user_ordinal = drafts.sender
@@ -50,14 +52,18 @@ WITH judged AS MATERIALIZED (
   WHERE conversations.conversation_id = logs.conversation_id
 )
 SELECT accepted, seq, now, stored_seq, stored_at, membership_version, is_member FROM placed ORDER BY n
-"""
+""",
+    columns="accepted boolean, seq bigint, now bigint, stored_seq bigint, stored_at bigint, version bigint, is_member boolean",
+)
 
 # Members are looked up one by one, by their key: a planner that joins would compare everybody in a batch with everybody in a group.
-_LOCK_MEMBERS = """
-SELECT 1
-FROM (
+_ADVANCE = Routine(
+    "advance_marks",
+    {"names": "text[]", "users": "bigint[]", "devices": "text[]", "delivered_seqs": "bigint[]", "read_seqs": "bigint[]"},
+    lock="""
+1 FROM (
   SELECT DISTINCT conversation_id COLLATE "C" AS conversation_id, user_ordinal
-  FROM unnest(%b::text[], %b::bigint[]) AS asked (conversation_id, user_ordinal)
+  FROM unnest(names, users) AS asked (conversation_id, user_ordinal)
   ORDER BY 1, 2
 ) AS wanted
 CROSS JOIN LATERAL (
@@ -65,11 +71,11 @@ CROSS JOIN LATERAL (
   WHERE members.conversation_id = wanted.conversation_id AND members.user_ordinal = wanted.user_ordinal
   FOR UPDATE
 ) AS locked
-"""
-_ADVANCE = """
+""",
+    work="""
 WITH advances AS MATERIALIZED (
   SELECT asked.*, greatest(asked.delivered, asked.read) AS reached, logs.last_seq, marks.delivered_seq, marks.read_seq
-  FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[])
+  FROM unnest(names, users, devices, delivered_seqs, read_seqs)
     AS asked (conversation_id, user_ordinal, device_id, delivered, read)
   CROSS JOIN LATERAL (
     SELECT conversations.last_seq FROM conversations WHERE conversations.conversation_id = asked.conversation_id OFFSET 0
@@ -102,7 +108,9 @@ WITH advances AS MATERIALIZED (
   DO UPDATE SET seq = excluded.seq WHERE device_cursors.seq < excluded.seq
 )
 SELECT conversation_id, user_ordinal, last_seq, delivered_seq, read_seq FROM states
-"""
+""",
+    columns="conversation_id text, user_ordinal bigint, last_seq bigint, delivered_seq bigint, read_seq bigint",
+)
 
 
 class PostgresMessageLog:
@@ -117,8 +125,8 @@ class PostgresMessageLog:
     def __init__(self, database: PostgresDatabase, conninfo: str, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._entries = PostgresLine(conninfo)
-        self._marks = PostgresLine(conninfo)
+        self._entries = PostgresLine(conninfo, _APPEND)
+        self._marks = PostgresLine(conninfo, _ADVANCE)
         self._marks_turn = asyncio.Lock()
 
     @classmethod
@@ -156,8 +164,7 @@ class PostgresMessageLog:
         names = [draft.conversation_id for draft in drafts]
         senders = [draft.sender for draft in drafts]
         ids = [draft.client_msg_id for draft in drafts]
-        values = (self._clock(), names, senders, ids, [draft.body for draft in drafts])
-        rows = await self._entries.locked((_LOCK_LOGS, (names,)), (_APPEND, values))
+        rows = await self._entries.run((self._clock(), names, senders, ids, [draft.body for draft in drafts]))
         return _outcomes(drafts, rows)
 
     async def advance(self, advances: Sequence[Advance]) -> list[Moved]:
@@ -167,9 +174,7 @@ class PostgresMessageLog:
         devices = [one.device_id for one in advances]
         marks = ([one.delivered_seq for one in advances], [one.read_seq for one in advances])
         async with self._marks_turn:
-            rows = await retrying(
-                lambda: self._marks.locked((_LOCK_MEMBERS, (names, users)), (_ADVANCE, (names, users, devices, *marks)))
-            )
+            rows = await retrying(lambda: self._marks.run((names, users, devices, *marks)))
         return walk(advances, {(name, user): _state(*state) for name, user, *state in rows})
 
 

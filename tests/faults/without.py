@@ -6,6 +6,7 @@ Each function below changes the service's modules before it starts. See `protect
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 
@@ -34,7 +35,8 @@ def idempotence() -> None:
     from store import postgres_message_log
 
     found = "AND stored.sender_ordinal = drafts.sender"
-    postgres_message_log._APPEND = postgres_message_log._APPEND.replace(found, f"AND false {found}")
+    routine = postgres_message_log._APPEND
+    postgres_message_log._APPEND = replace(routine, work=routine.work.replace(found, f"AND false {found}"))
 
 
 def resync() -> None:
