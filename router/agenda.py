@@ -104,6 +104,11 @@ class Agenda:
             return 0.0
         return self._heap[0][0] if self._heap else None
 
+    def leads(self, run: NotificationRun, now: float) -> bool:
+        """Whether a run may be sent with its preparation, beside all calls: nothing waits, and nothing higher is on its way."""
+        following = self.next
+        return run.priority >= max(self._floor(now), self._awaited(now)) and (following is None or following > now)
+
     def batch(
         self,
         online: BitMap,
@@ -118,13 +123,13 @@ class Agenda:
             give_up: told of a run that fails here, and how; it is to be dropped.
         """
         self._collect(now)
-        floor, awaited = self._floor(now), self._awaited()
+        floor, awaited = self._floor(now), self._awaited(now)
         entries = self._urgent_renewals(now)
         room = STEP
         while len(entries) < CALL_RUNS and room > 0 and (run := self._pop()) is not None:
             try:
                 hear(run)
-                held = run.priority < floor or (run.priority < awaited and now - run.started < _TOGETHER_SECONDS)
+                held = run.priority < floor or (run.priority < awaited and now - run.since < _TOGETHER_SECONDS)
                 plan = run.plan(online, now, 0 if held else room)
                 hungry = run.hungry(now)
                 if not plan and not self._lapses(run, now):
@@ -188,9 +193,9 @@ class Agenda:
         """Priority below which nothing new is sent: a call of a higher run is under way, which would send more."""
         return max((run.priority for run in self._under_way if run.hungry(now)), default=0)
 
-    def _awaited(self) -> int:
+    def _awaited(self, now: float) -> int:
         """Priority below which what was started lately waits for what was started with it."""
-        return max((run.priority for run in self._preparing if run.described), default=0)
+        return max((run.priority for run in self._preparing if run.described and run.since <= now), default=0)
 
     def _again(self, run: NotificationRun, now: float) -> None:
         if run.hungry(now):  # held back: looked at when a call ends, or a run is prepared

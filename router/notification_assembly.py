@@ -21,6 +21,7 @@ from router.preparation import WORKERS, Preparation
 from router.progress import ProgressWriter
 from router.replica_meaning import ReplicaMeaning
 from router.roster import Roster
+from router.sender import Sender
 from router.settings import RouterSettings
 from router.tag_replica import TagReplica
 
@@ -52,8 +53,9 @@ class NotificationAssembly:
         self._replica = TagReplica(audiences) if settings.replicate_tags else None
         fallback = ReplicaMeaning(self._replica, users, store) if self._replica else None
         expansions = Expansions(TagServiceMeaning(audiences, settings.expand_seconds), fallback)
-        self._preparation = Preparation(self.table, store, expansions, roster, 2 * capacity, lease, wall=lambda: clock() / SECOND)
-        progress = ProgressWriter(self.table, store, roster, meters, lease, wall=lambda: clock() / SECOND)
+        sender = Sender(self.table, roster, meters)
+        self._preparation = Preparation(self.table, store, expansions, sender, 2 * capacity, lease, wall=lambda: clock() / SECOND)
+        progress = ProgressWriter(self.table, store, sender, lease, wall=lambda: clock() / SECOND)
         self.notifications = Notifications(self.table, self._preparation, progress, store, roster, self._due)
         here = GatheredAcks(settings.acknowledged_notifications, settings.acknowledged_bytes)
         elsewhere = GatheredAcks(settings.acknowledged_elsewhere, settings.acknowledged_bytes // 16)

@@ -4,11 +4,13 @@ what is to be written next: whom it goes to now, or that it is over.
 A run is PREPARING until its recipients are known, SENDING while somebody may still get it, FINISHING while the store hasn't heard
 that it is over, and OVER then, or when it belongs to another.
 
-Rules: nobody outside the expansion. Nobody twice, unless the resend interval has passed or they came back. Whoever is chosen is
-written before they are sent to, and sent to only under a lease that holds. What the store may have written without our hearing of
-it is written again as it was. Times are monotonic seconds, passed in; it must not know the store, links, or what a frame says.
+Rules: nobody outside the expansion, nor before its time. Nobody twice, unless the resend interval has passed or they came back.
+Whoever is chosen is written before they are sent to, and sent to only under a lease that holds. What the store may have written
+without our hearing of it is written again as it was. Times are monotonic seconds, passed in; it must not know the store, links, or
+what a frame says.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
@@ -51,6 +53,7 @@ class Terms:
         expires: monotonic seconds from which nobody is sent it.
         expire_time_us: the same in microseconds since 1970, for the edges.
         frame: the encoded ServerFrame.
+        begins: monotonic seconds before which nobody is sent it.
     """
 
     rate: int | None
@@ -58,6 +61,7 @@ class Terms:
     expires: float
     expire_time_us: int
     frame: bytes
+    begins: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class NotificationRun:
         self._resting_until = started
         self._any_sent = False
         self._begun = False
-        self._early = BitMap()  # who was said to have it while it was prepared
+        self._told_early = BitMap()  # who was said to have it while it was prepared
 
     @property
     def terms(self) -> Terms:
@@ -137,6 +141,11 @@ class NotificationRun:
     def described(self) -> bool:
         """Whether `terms` are known."""
         return self._terms is not None
+
+    @property
+    def since(self) -> float:
+        """When it could begin: it may have come to us ahead of its time."""
+        return self.started if self._terms is None else max(self.started, self._terms.begins)
 
     @property
     def remaining(self) -> int:
@@ -154,14 +163,29 @@ class NotificationRun:
         self.priority = priority
         self._pace = Pace(terms.rate, now)
 
-    def begin(self, recipients: Recipients, online: BitMap, now: float) -> None:
+    def first(self, expansion: BitMap, online: BitMap, now: float) -> BitMap:
+        """Whom it would go to first, if these are its recipients: to be stored with them, and then given to `begin`."""
+        if self._early(now) or self._expired(now):
+            return BitMap()
+        room = self._pace.room(now)
+        size = self._width if room is None else max(0, min(self._width, room))
+        return (expansion & online)[:size]
+
+    def begin(self, recipients: Recipients, online: BitMap, now: float, step: BitMap | None = None) -> None:
         """Its recipients are known: those online can be sent it. Who was sent it before and hasn't acknowledged waits a resend
-        interval, for they may have it."""
-        done = recipients.delivered | recipients.failed | (self._early & recipients.sent)
-        self._early = BitMap()
+        interval, for they may have it.
+
+        Args:
+            step: the first one, if it is stored already; its users aren't among those sent it.
+        """
+        done = recipients.delivered | recipients.failed | (self._told_early & recipients.sent)
+        self._told_early = BitMap()
         self._unsent = recipients.expansion - recipients.sent - done
         self._unacknowledged = (recipients.expansion & recipients.sent) - done
         self._ready = self._unsent & online
+        if step:
+            self._step = step
+            self._ready -= step
         self._any_sent = bool(recipients.sent)
         self._resends.sent(self._unacknowledged & online, now)
         for bitmap in (self._unsent, self._unacknowledged):
@@ -177,7 +201,7 @@ class NotificationRun:
         """It is over, or another's: let go of everything."""
         self.phase = Phase.OVER
         self._unsent, self._unacknowledged, self._ready, self._step = BitMap(), BitMap(), BitMap(), None
-        self._early = BitMap()
+        self._told_early = BitMap()
         self._resends = Resends(1.0, 1.0)
 
     def came(self, ordinals: BitMap) -> bool:
@@ -196,7 +220,7 @@ class NotificationRun:
     def delivered(self, ordinals: BitMap) -> None:
         """The store has it that these have it."""
         if self.phase is Phase.PREPARING:
-            self._early |= ordinals
+            self._told_early |= ordinals
         known = ordinals & self._unacknowledged
         if known:
             self._unacknowledged -= known
@@ -225,6 +249,17 @@ class NotificationRun:
         self._terms = replace(self._terms, expires=expires)
         self._resting_until = now + LOOK_AGAIN_SECONDS
         return True
+
+    def early(self, begins: float) -> None:
+        """The store didn't take the step: by its clock the time hasn't come. Those in it are ready again, for then.
+
+        Args:
+            begins: when its time comes, as it is known now.
+        """
+        if self._terms is not None:
+            self._terms = replace(self._terms, begins=begins)
+            self._ready |= self.targets
+            self._step = None
 
     def plan(self, online: BitMap, now: float, limit: int = STEP) -> Plan:
         """What to write now.
@@ -277,20 +312,23 @@ class NotificationRun:
             return None
         moments = [self._terms.expires]
         if self.phase is Phase.SENDING and self._ready:
-            moments.append(self._pace.when(now, len(self._ready)))
+            moments.append(max(self._terms.begins, self._pace.when(now, len(self._ready))))
         if self.phase is Phase.SENDING and self._resends.next is not None:
             moments.append(self._resends.next)
         return max(now, min(moments))
 
     def hungry(self, now: float) -> bool:
         """Whether it would send more at once, on top of the step under way."""
-        if not self._ready or self._expired(now):
+        if not self._ready or self._early(now) or self._expired(now):
             return False
         room = self._pace.room(now)
         return room is None or room > len(self._step or ())
 
     def _expire(self) -> Plan:
         return self._end(NOTIFICATION_STATE_COMPLETED if self._any_sent else NOTIFICATION_STATE_EXPIRED)
+
+    def _early(self, now: float) -> bool:
+        return self._terms is not None and now < self._terms.begins
 
     def _expired(self, now: float) -> bool:
         return self._terms is not None and now >= self._terms.expires
@@ -300,7 +338,7 @@ class NotificationRun:
         self._ready &= online
         room = self._pace.room(now)
         size = min(limit, self._width) if room is None else min(limit, self._width, room)
-        if size <= 0 or not self._ready:
+        if size <= 0 or not self._ready or self._early(now):
             return None
         step = (self._ready & self._unsent)[:size]  # first who never had it: resends must not starve them under a rate
         if len(step) < size:

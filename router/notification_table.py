@@ -118,10 +118,10 @@ class RunTable:
         self.agenda.put(run, now)
         self._wake()
 
-    def begin(self, run: NotificationRun, recipients: Recipients, online: BitMap, now: float) -> None:
-        """It is prepared. Whoever came until now is among those online."""
+    def begin(self, run: NotificationRun, recipients: Recipients, online: BitMap, now: float, step: BitMap | None = None) -> None:
+        """It is prepared. Whoever came until now is among those online. `step` is the first one, if it is stored already."""
         run.heard = self._newcomers.close()
-        run.begin(recipients, online, now)
+        run.begin(recipients, online, now, step)
         self.weigh(run)
         self.agenda.prepared(run, now)
         self._wake()

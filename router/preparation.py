@@ -1,4 +1,5 @@
-"""From a claim to a run that can send: reads the record, settles the audience and stores it, or reads back what is stored.
+"""From a claim to a run that sends: reads the record, awaits its time, settles the audience and stores it, or reads back what is
+stored. With the audience goes who is sent it first, when no other run is in the way: one transaction, and it is on its way.
 
 Runs wait in order of priority for a few workers. What fails for a passing reason is tried again later, behind what hasn't been
 tried, for as long as the run lives: until it expires, or another has it.
@@ -11,7 +12,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
@@ -22,11 +23,10 @@ from router import bitmaps, frames
 from router.agenda import rank
 from router.dead_letters import unforeseen
 from router.expansion import Expansions, Meant, may_pass
-from router.link import EdgeLink
 from router.notification_run import NotificationRun, Phase, Recipients, Terms
 from router.notification_table import RunTable
 from router.ports import NotificationStore
-from router.roster import Roster
+from router.sender import Sender
 from tidings.common.v1 import error_pb2
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1.notification_pb2 import (
@@ -47,6 +47,7 @@ _MAX_EXPANSION = 15 * 1024 * 1024  # bytes of a bitmap: the store's bound
 _KEPT = (common.OUTCOME_EXPANSION, common.OUTCOME_SENT, common.OUTCOME_DELIVERED, common.OUTCOME_FAILED)
 _GONE = (error_pb2.ERROR_CODE_FENCED, error_pb2.ERROR_CODE_NOTIFICATION_NOT_FOUND, error_pb2.ERROR_CODE_REPORT_GONE)
 _log = structlog.get_logger(__name__)
+_Found = tuple[Recipients, BitMap | None]  # and the first step, if it is stored already
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Preparation:
         table: RunTable,
         store: NotificationStore,
         expansions: Expansions,
-        roster: Roster[EdgeLink],
+        sender: Sender,
         capacity: int,
         lease: float,
         clock: Callable[[], float] = time.monotonic,
@@ -96,7 +97,7 @@ class Preparation:
         self._table = table
         self._store = store
         self._expansions = expansions
-        self._roster = roster
+        self._sender = sender
         self._lease = lease
         self._clock = clock
         self._wall = wall
@@ -165,7 +166,7 @@ class Preparation:
             self._table.end(run, "unknown" if record is None else "fenced", now)
         elif self._table.told(run, record.report, now) and not run.described:
             self._table.describe(run, self._terms(record, now), record.spec.priority, now, record.ByteSize())
-            self._queue(_Task(run, record))
+            self._await(_Task(run, record))
         elif run.phase is not Phase.OVER:
             self._table.prioritize(run, record.spec.priority, now)
 
@@ -178,16 +179,33 @@ class Preparation:
             expires=now + expire_time_us / 1e6 - self._wall(),
             expire_time_us=expire_time_us,
             frame=frames.notification(record.notification_id, spec),
+            begins=now + self._early(record),
         )
+
+    def _early(self, record: StoredNotification) -> float:
+        """Seconds until its time comes, by the store's clock as we know it; not above 0 once it has. What has begun has begun."""
+        return 0.0 if record.report.sent else record.spec.send_time.ToMicroseconds() / 1e6 - self._wall()
+
+    def _await(self, task: _Task) -> None:
+        """Queue it when its time has come; a clock that is put right meanwhile is looked at again."""
+        early = self._early(task.record)
+        if early > 0:
+            asyncio.get_running_loop().call_later(early, self._await, task)
+        else:
+            self._queue(task)
 
     def _queue(self, task: _Task) -> None:
         self._tasks.put_nowait((task.tried, rank(task.run), next(self._count), task))
 
     async def _prepare(self, task: _Task) -> None:
         stored = task.record.report.state == common.NOTIFICATION_STATE_SENDING
-        recipients = await self._load(task.run) if stored else await self._expand(task)
-        if recipients is not None and task.run.phase is Phase.PREPARING:
-            self._table.begin(task.run, recipients, self._roster.online, self._clock())
+        found = (await self._load(task.run), None) if stored else await self._expand(task)
+        if found is not None and task.run.phase is Phase.PREPARING:
+            recipients, step = found
+            self._table.begin(task.run, recipients, self._sender.online, self._clock(), step)
+            if step:
+                self._sender.send(task.run)
+                self._table.agenda.put(task.run, self._clock())
 
     async def _load(self, run: NotificationRun) -> Recipients:
         """What the store has of a run's recipients."""
@@ -198,7 +216,7 @@ class Preparation:
                 part |= bitmaps.read(data)  # noqa: PLW2901  (in place)
         return Recipients(*parts)
 
-    async def _expand(self, task: _Task) -> Recipients | None:
+    async def _expand(self, task: _Task) -> _Found | None:
         """Settle an audience and store it; None when the run is over with that."""
         if task.meant is None:
             record = task.record
@@ -210,21 +228,30 @@ class Preparation:
             raise errors.invalid_field("spec.audience", f"fewer than {number:,} users: make several notifications of it")
         return await self._save(task.run, task.meant, data)
 
-    async def _save(self, run: NotificationRun, meant: Meant, data: bytes) -> Recipients | None:
+    async def _save(self, run: NotificationRun, meant: Meant, data: bytes) -> _Found | None:
         called = self._clock()
+        first = run.first(meant.ordinals, self._sender.online, called) if self._table.agenda.leads(run, called) else BitMap()
         saved = await self._store.save_expansion(
             SaveExpansionRequest(
                 claim=Claim(notification_id=run.notification_id, fence=run.fence),
                 expansion=Expansion(user_ordinals=data, snapshot_version=meant.version),
                 lease=seconds(self._lease),
+                sent_ordinals=bitmaps.write(first),
             )
         )
         if not self._table.told(run, saved.report, self._clock()):
             return None
         run.lease_until = called + self._lease
-        if (saved.report.expansion, saved.report.snapshot_version) != (len(meant.ordinals), meant.version):
-            return await self._load(run)  # an earlier attempt, of which we heard nothing, was stored
-        return Recipients(meant.ordinals)
+        if saved.sent_stored:
+            return Recipients(meant.ordinals), first
+        if (saved.report.expansion, saved.report.snapshot_version, saved.report.sent) != (len(meant.ordinals), meant.version, 0):
+            return await self._load_own(run)
+        return Recipients(meant.ordinals), None
+
+    async def _load_own(self, run: NotificationRun) -> _Found:
+        """What an earlier attempt stored, of which we heard nothing: under our fence, so nobody was sent its first step."""
+        stored = await self._load(run)
+        return replace(stored, sent=BitMap()), stored.sent
 
     def _on_error(self, task: _Task, error: errors.TidingsError) -> None:
         run, now = task.run, self._clock()

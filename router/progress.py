@@ -10,18 +10,15 @@ import time
 from collections.abc import Callable
 
 import structlog
-from pyroaring import BitMap
 
 from mesh import errors, patience
 from router import bitmaps
 from router.agenda import Entry
-from router.link import EdgeLink
-from router.meters import Meters
-from router.notification_run import NotificationRun, Phase
+from router.notification_run import NotificationRun
 from router.notification_table import RunTable
 from router.ports import NotificationStore
 from router.preparation import seconds
-from router.roster import Roster
+from router.sender import Sender
 from tidings.store.v1.notification_pb2 import Claim, Progress, ProgressResult, SaveProgressRequest
 
 _TURN_SECONDS = 0.004  # after this long others get the event loop: chat must not wait for broadcasts
@@ -41,16 +38,14 @@ class ProgressWriter:
         self,
         table: RunTable,
         store: NotificationStore,
-        roster: Roster[EdgeLink],
-        meters: Meters,
+        sender: Sender,
         lease: float,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._store = store
-        self._roster = roster
-        self._meters = meters
+        self._sender = sender
         self._lease = lease
         self._clock = clock
         self._wall = wall
@@ -123,23 +118,14 @@ class ProgressWriter:
         now = self._clock()
         if plan.finish:
             self._unfinished(run, now)
-        if plan.sent and run.phase is Phase.SENDING and run.may_send(now):
-            self._table.hear(run)  # who came meanwhile gets it with this step, not by another one at once
-            run.sent(now, self._broadcast(run))
-            self._table.weigh(run)
+        if result.early:
+            run.early(now + run.terms.due - self._wall())
+        elif plan.sent:
+            self._sender.send(run)
 
     def _unfinished(self, run: NotificationRun, now: float) -> None:
         _log.warning("the store goes on with what has ended here: compare the clocks", notification=run.notification_id)
         self._table.unfinished(run, now + run.terms.expire_time_us / 1e6 - self._wall(), now)
-
-    def _broadcast(self, run: NotificationRun) -> BitMap:
-        """Send a run's step; gives for whom a link had no room."""
-        missed, terms, targets = BitMap(), run.terms, run.targets
-        for link, here in self._roster.where_bitmap(targets):
-            if not link.broadcast(bitmaps.write(here), terms.frame, run.notification_id, terms.expire_time_us):
-                missed |= here
-        self._meters.notified(len(targets) - len(missed))
-        return missed
 
 
 def _progress(entry: Entry) -> Progress:

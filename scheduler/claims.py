@@ -18,17 +18,17 @@ class Claims:
     Args:
         claimer_id: this scheduler's instance id, for the store's logs.
         lease: how long a claim lasts unless its router renews it, in seconds.
+        ahead: seconds before its time that a notification is taken, for its router to wait with it; less than the lease.
     """
 
-    def __init__(self, store: NotificationStore, claimer_id: str, lease: float) -> None:
+    def __init__(self, store: NotificationStore, claimer_id: str, lease: float, ahead: float) -> None:
         self._store = store
         self._claimer_id = claimer_id
-        self._lease = Duration()
-        self._lease.FromNanoseconds(round(lease * _NANOSECONDS))
+        self._lease, self._ahead = _duration(lease), _duration(ahead)
 
     async def take(self, limit: int) -> store.ClaimNotificationsResponse:
-        """What is due and has no owner, in the order in which it is to begin; at most so many."""
-        request = store.ClaimNotificationsRequest(claimer_id=self._claimer_id, limit=limit, lease=self._lease)
+        """What is due, or soon will be, and has no owner, in the order in which it is to begin; at most so many."""
+        request = store.ClaimNotificationsRequest(claimer_id=self._claimer_id, limit=limit, lease=self._lease, ahead=self._ahead)
         return await self._store.claim(request)
 
     async def release(self, claims: Sequence[store.Claim]) -> None:
@@ -47,6 +47,12 @@ class Claims:
         state = common.NOTIFICATION_STATE_COMPLETED if claimed.report.sent else common.NOTIFICATION_STATE_EXPIRED
         progress = store.Progress(claim=claim_of(claimed), finish_state=state)
         await self._store.save_progress(store.SaveProgressRequest(progress=[progress], lease=self._lease))
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * _NANOSECONDS))
+    return duration
 
 
 def claim_of(notification: store.StoredNotification) -> store.Claim:

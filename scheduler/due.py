@@ -1,4 +1,4 @@
-"""The loop that finds what is due, and has it handed over in the order in which the store gave it."""
+"""The loop that finds what is due, or is about to be, and has it handed over in the order in which the store gave it."""
 
 import asyncio
 import contextlib

@@ -27,7 +27,7 @@ class Pace:
         Args:
             claimed: how many it gave.
             limit: how many were asked for.
-            next_due: when there is more; None when nothing waits. Microseconds, as `now`.
+            next_due: when there is more to claim; None when nothing waits. Microseconds, as `now`.
         """
         self._failure = _FIRST_SECONDS
         if claimed >= limit:

@@ -60,7 +60,7 @@ async def serve(
         routers = GrpcRouters(router_pool, settings.handover_seconds)
         calendar, lifetimes = Calendar.load(), Lifetimes.of(settings)
         woken = asyncio.Event()
-        claims = Claims(store, scheduler_id, settings.lease_seconds)
+        claims = Claims(store, scheduler_id, settings.lease_seconds, settings.claim_ahead_seconds)
         series = Series(store, calendar, clock)
         aside = Aside(settings.claim_aside, settings.lease_seconds)
         handover = Handover(routers, claims, meters, aside, settings.claim_room, woken.set)

@@ -24,6 +24,9 @@ class SchedulerSettings(BusinessSettings):
     claim_aside: int = Field(
         20_000, ge=0, description="notifications held apart, for a router refused or didn't answer; more count in claim_room"
     )
+    claim_ahead_seconds: float = Field(
+        0.5, ge=0, le=5, description="how long before its time a notification is claimed, so that its router is ready; 0 for not"
+    )
     lease_seconds: float = Field(10.0, gt=0, le=600, description="how long a claim lasts unless its router renews it")
     poll_seconds: float = Field(1.0, gt=0, description="how often to look for what other schedulers took in, at least")
     handover_seconds: float = Field(2.0, gt=0, description="how long a router may take to accept notifications")
@@ -37,4 +40,6 @@ class SchedulerSettings(BusinessSettings):
             raise ValueError("expire_days is longer than max_expire_days allows")
         if self.handover_seconds >= self.lease_seconds:
             raise ValueError("handover_seconds must be shorter than lease_seconds, or a claim is lost while a router accepts it")
+        if self.claim_ahead_seconds >= self.lease_seconds:
+            raise ValueError("claim_ahead_seconds must be shorter than lease_seconds, or a claim is lost before it is due")
         return self

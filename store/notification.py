@@ -155,13 +155,17 @@ class Notification:
         """With another priority."""
         return replace(self, state=self._after(Action.PRIORITIZE), priority=priority)
 
-    def rescheduled(self, send_at: int, expire_at: int | None) -> "Notification":
-        """At another time; without an expiry that moves along."""
-        if self.counts.sent:
+    def early(self, now: int) -> bool:
+        """Whether nobody may be sent it yet. What has begun has begun, whatever becomes of the clock."""
+        return now < self.send_at and not self.counts.sent
+
+    def rescheduled(self, send_at: int, expire_at: int | None, now: int) -> "Notification":
+        """At another time; without an expiry that moves along. Who was waiting for its time is out."""
+        if self.counts.sent or (self.state.running and not self.early(now)):
             raise ActionRefusedError
-        state = self._after(Action.RESCHEDULE)
         moved = self.expire_at + send_at - self.send_at if expire_at is None else expire_at
-        return replace(self, state=state, send_at=send_at, expire_at=moved)
+        free = replace(self, fence=self.fence + 1, lease_owner=None, lease_until=0) if self.state.running else self
+        return replace(free, state=self._after(Action.RESCHEDULE), send_at=send_at, expire_at=moved)
 
     def succeeded(self) -> "Notification":
         """The next occurrence of its series is made."""

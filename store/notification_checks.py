@@ -124,6 +124,14 @@ def lease(duration: Duration) -> int:
     return length
 
 
+def ahead(duration: Duration, lease: int) -> int:
+    """How long ahead of its time to claim, in microseconds."""
+    length = duration.seconds * 1_000_000 + duration.nanos // 1_000
+    if not 0 <= length < lease:
+        raise errors.invalid_field("ahead", "not negative, and shorter than the lease")
+    return length
+
+
 def limit(value: int) -> int:
     """How many to claim."""
     if not 1 <= value <= MAX_LIST:

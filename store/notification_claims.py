@@ -1,7 +1,8 @@
 """Who works on what: claims and their end; and what ends by itself.
 
 What is due is found in priority order without going through what isn't: per priority by send time, and by lease. Several stores may
-claim at once: each passes over the rows that another one has locked.
+claim at once: each passes over the rows that another one has locked. What is given away ahead of its time never takes the place of
+what is due.
 
 An occurrence of a series isn't ended before the next one is made: it is given away though it has expired, so that its owner does
 both.
@@ -20,6 +21,7 @@ from store.sql import Statement
 
 PRIORITIES = range(10)
 _ENDED = 1_000  # in one transaction; more wait for the next claim
+_EVER = -1  # before all times
 _CLAIMED_BYTES = 8 * 1024 * 1024  # of uploads in one answer, with room for all else below the limit of gRPC
 _EXPIRED = Statement(
     f"""
@@ -46,7 +48,7 @@ _MISSED = Statement(
 _DUE = Statement(
     f"""
     SELECT {COLUMNS} FROM notifications
-    WHERE state = 1 AND priority = :priority AND send_at <= :now AND (expire_at > :now OR awaits_next = 1)
+    WHERE state = 1 AND priority = :priority AND send_at > :after AND send_at <= :until AND (expire_at > :now OR awaits_next = 1)
     ORDER BY send_at, notification_id LIMIT :most {{for_update}} {{skip_locked}}
     """  # noqa: S608
 )
@@ -80,12 +82,15 @@ def end_expired(connection: Connection, now: int) -> int:
     return len(before)
 
 
-def claim(connection: Connection, claimer_id: str, limit: int, lease: int, now: int) -> list[Stored]:
-    """Give at most `limit` that are due to a claimer, for `lease` microseconds: the highest priority first, then the earliest."""
+def claim(connection: Connection, claimer_id: str, limit: int, lease: int, now: int, ahead: int = 0) -> list[Stored]:
+    """Give at most `limit` to a claimer, for `lease` microseconds: what is due, the highest priority first, then the earliest; and
+    after it what is due within `ahead` microseconds, in the same order."""
+    send_times = _send_times(connection)
     others = (row for statement in (_LAPSED, _MISSED) for row in statement(connection, now=now, most=limit))
-    found = [*map(from_row, others), *_due(connection, limit, now)]
-    found.sort(key=lambda one: (-one.priority, one.send_at, one.notification_id))
-    chosen = notification_uploads.first_within(connection, found[:limit], View.BRIEF, _CLAIMED_BYTES)
+    found = [*map(from_row, others), *_waiting(connection, send_times, limit, now, (_EVER, now))]
+    found = sorted(found, key=_order)[:limit]
+    found += sorted(_waiting(connection, send_times, limit - len(found), now, (now, now + ahead)), key=_order)
+    chosen = notification_uploads.first_within(connection, found, View.BRIEF, _CLAIMED_BYTES)
     before = {one.notification_id: one for one in chosen}
     after = {notification_id: one.claimed(claimer_id, now + lease) for notification_id, one in before.items()}
     notification_rows.save(connection, before, after)
@@ -100,23 +105,31 @@ def release(connection: Connection, claims: Sequence[tuple[str, int]], now: int)
     notification_rows.save(connection, before, after)
 
 
-def next_due(connection: Connection) -> int | None:
-    """When the next one is due, a lease runs out, or something expires; None when nothing waits."""
+def next_due(connection: Connection, ahead: int = 0) -> int | None:
+    """When the next one is due, less `ahead` microseconds, or a lease runs out, or something expires; None when nothing waits."""
     times = [
-        *_send_times(connection).values(),
+        *(time - ahead for time in _send_times(connection).values() if time is not None),
         *_LEASE_TIME(connection).scalars(),
         *_expiry_times(connection),
     ]
     return min((time for time in times if time is not None), default=None)
 
 
-def _due(connection: Connection, limit: int, now: int) -> Iterator[Notification]:
-    found = 0
-    waiting = (priority for priority, send_at in _send_times(connection).items() if send_at is not None and send_at <= now)
+def _order(one: Notification) -> tuple[int, int, str]:
+    """The order in which they begin."""
+    return -one.priority, one.send_at, one.notification_id
+
+
+def _waiting(
+    connection: Connection, send_times: dict[int, int | None], limit: int, now: int, times: tuple[int, int]
+) -> Iterator[Notification]:
+    """Those SCHEDULED for after the first of two times, up to the second."""
+    found, (after, until) = 0, times
+    waiting = (priority for priority, send_at in send_times.items() if send_at is not None and send_at <= until)
     for priority in sorted(waiting, reverse=True):
         if found >= limit:
             return
-        rows = _DUE(connection, priority=priority, now=now, most=limit - found).all()
+        rows = _DUE(connection, priority=priority, now=now, after=after, until=until, most=limit - found).all()
         found += len(rows)
         yield from map(from_row, rows)
 

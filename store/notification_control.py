@@ -89,7 +89,7 @@ def _resume(connection: Connection, one: Notification, now: int) -> Notification
 
 
 def _rescheduled(one: Notification, now: int, send_at: int, expire_at: int | None) -> Notification:
-    moved = one.rescheduled(send_at, expire_at)
+    moved = one.rescheduled(send_at, expire_at, now)
     if moved.expire_at <= max(send_at, now):
         raise errors.invalid_field("reschedule.expire_time", "later than the send time, and than now")
     return moved

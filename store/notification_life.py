@@ -71,7 +71,12 @@ _TABLE: Mapping[Action, Mapping[State, State]] = {
         State.SENDING: State.SENDING,
         State.PAUSED: State.PAUSED,
     },
-    Action.RESCHEDULE: {State.SCHEDULED: State.SCHEDULED, State.PAUSED: State.PAUSED},
+    Action.RESCHEDULE: {
+        State.SCHEDULED: State.SCHEDULED,
+        State.EXPANDING: State.SCHEDULED,  # these two only before its time
+        State.SENDING: State.SCHEDULED,
+        State.PAUSED: State.PAUSED,
+    },
     Action.CANCEL: {
         State.SCHEDULED: State.CANCELLED,
         State.EXPANDING: State.CANCELLED,

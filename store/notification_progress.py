@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pyroaring import BitMap
 from sqlalchemy import Connection
 
 from mesh import errors
@@ -57,10 +58,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What came of a step: the notification as it is now, None when there is none. Fenced: nothing of the step was written."""
+    """What came of a step: the notification as it is now, None when there is none. Fenced: nothing of the step was written; early:
+    nothing but the lease."""
 
     fenced: bool
     notification: Notification | None
+    early: bool = False
 
 
 S = TypeVar("S", Step, Delivery)
@@ -81,9 +84,12 @@ def in_pieces(steps: Iterable[S]) -> Iterator[list[S]]:
 
 
 def save_expansion(
-    connection: Connection, notification_id: str, fence: int, expansion: Expansion, lease: int, now: int
-) -> Notification:
-    """Settle whom a notification is for. When that is done already, or it is over, it stays as it is.
+    connection: Connection, notification_id: str, fence: int, expansion: Expansion, sent: Blocks, lease: int, now: int
+) -> tuple[Notification, bool]:
+    """Settle whom a notification is for, and who is sent it first. When that is done already, or it is over, it stays as it is.
+
+    Returns:
+        The notification after, and whether `sent` was written.
 
     Raises:
         TidingsError: NOTIFICATION_NOT_FOUND, FENCED.
@@ -94,16 +100,29 @@ def save_expansion(
     one = before[notification_id]
     if one.fence != fence or one.state in {State.SCHEDULED, State.PAUSED}:
         raise errors.fenced(notification_id)
-    after = one
+    after, more = one, Counts()
     if one.state is State.EXPANDING and one.settled:
         after = one.expanded(0, one.snapshot_version, now)  # at upload, and for nobody
     elif one.state is State.EXPANDING:
         notification_block_rows.write_expansion(connection, notification_id, expansion.blocks)
         after = one.expanded(expansion.number, expansion.snapshot_version, now)
+        more = _send_first(connection, after, expansion.blocks, sent, now)
+        after = after.progressed(more, now)
     if after.state.running:
         after = after.renewed(now + lease)
     notification_rows.save(connection, before, {notification_id: after})
-    return after
+    return after, more.sent > 0
+
+
+def _send_first(connection: Connection, one: Notification, expansion: Blocks, sent: Blocks, now: int) -> Counts:
+    """Write who is sent one first, whose expansion was written just now; gives how many."""
+    if one.early(now) or one.expire_at <= now:
+        return Counts()
+    parts = {block: {Part.EXPANSION: expansion[block], Part.SENT: BitMap()} for block in sent if block in expansion}
+    books = {(one.notification_id, block): RecipientBlock(bitmaps) for block, bitmaps in parts.items()}
+    counts = _sum(recipients.send(sent[block]) for (_, block), recipients in books.items())
+    notification_block_rows.write(connection, books)
+    return counts
 
 
 def save_progress(connection: Connection, steps: Sequence[Step], lease: int, now: int) -> list[StepResult]:
@@ -158,6 +177,9 @@ def _take(step: Step, rows: Rows, books: Books, lease: int, now: int) -> StepRes
         # left to whoever makes that.
         rows[step.notification_id] = one if one.awaits_next else one.expired(now)
         return StepResult(True, rows[step.notification_id])
+    if step.sent and one.early(now):
+        rows[step.notification_id] = one.renewed(now + lease)
+        return StepResult(False, rows[step.notification_id], early=True)
     rows[step.notification_id] = _finished(_progressed(one.renewed(now + lease), step, books, now), step, now)
     return StepResult(False, rows[step.notification_id])
 

@@ -20,7 +20,7 @@ from store.notification_control import control
 from store.notification_failures import FailedRun
 from store.notification_uploads import Stored
 from store.ports import Database
-from store.recipient_blocks import encode
+from store.recipient_blocks import encode, split
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as pb
 from tidings.store.v1 import notification_pb2_grpc
@@ -116,11 +116,12 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         """Gives what is due, after ending what has expired."""
         claimer_id, limit = bounds.claimer_id(request.claimer_id), bounds.limit(request.limit)
         lease, now = bounds.lease(request.lease), self._clock()
+        ahead = bounds.ahead(request.ahead, lease)
         await self._database.write(partial(notification_claims.end_expired, now=now))
-        work = partial(notification_claims.claim, claimer_id=claimer_id, limit=limit, lease=lease, now=now)
+        work = partial(notification_claims.claim, claimer_id=claimer_id, limit=limit, lease=lease, now=now, ahead=ahead)
         claimed = await self._database.write(work)
         response = pb.ClaimNotificationsResponse(notifications=await self._readable(claimed, now))
-        due = await self._database.read(notification_claims.next_due)
+        due = await self._database.read(partial(notification_claims.next_due, ahead=ahead))
         if due is not None:
             response.next_due_time.CopyFrom(timestamp(due))
         response.store_time.CopyFrom(timestamp(self._clock()))
@@ -143,18 +144,19 @@ class NotificationStoreServicer(notification_pb2_grpc.NotificationStoreServiceSe
         return pb.ReleaseNotificationsResponse()
 
     async def SaveExpansion(self, request: pb.SaveExpansionRequest, context: Context) -> pb.SaveExpansionResponse:
-        """Settles whom one is for."""
+        """Settles whom one is for, and who is sent it first."""
         now = self._clock()
         work = partial(
             progress.save_expansion,
             notification_id=bounds.existing_id(request.claim.notification_id),
             fence=request.claim.fence,
             expansion=notification_intake.expansion(request.expansion),
+            sent=split(bounds.bitmap("sent_ordinals", request.sent_ordinals)),
             lease=bounds.lease(request.lease),
             now=now,
         )
-        saved = await self._database.write(work)
-        return pb.SaveExpansionResponse(report=notification_codec.report(saved, now))
+        saved, sent_stored = await self._database.write(work)
+        return pb.SaveExpansionResponse(report=notification_codec.report(saved, now), sent_stored=sent_stored)
 
     async def SaveProgress(self, request: pb.SaveProgressRequest, context: Context) -> pb.SaveProgressResponse:
         """Adds what owners did, in as many transactions as it takes to keep each short."""
@@ -227,7 +229,8 @@ def _progress_result(result: progress.StepResult, now: int) -> pb.ProgressResult
     one = result.notification
     if one is None:
         return pb.ProgressResult(fenced=True)
-    return pb.ProgressResult(fenced=result.fenced, report=notification_codec.report(one, now), priority=one.priority)
+    report = notification_codec.report(one, now)
+    return pb.ProgressResult(fenced=result.fenced, report=report, priority=one.priority, early=result.early)
 
 
 def _report_or_empty(one: Notification | None, now: int) -> common.NotificationReport:

@@ -34,10 +34,10 @@ def test_what_is_printed_names_what_was_missed_and_what_is_broken() -> None:
 
 
 def test_a_short_run_of_notify() -> None:
-    figures = notify.run(NotifyOptions(clients=5_000, connected=40, mode="process", baselines=False))
+    figures = notify.run(NotifyOptions(clients=5_000, connected=40, shots=2, mode="process", baselines=False))
     assert not figures.broken
     named = {one.name: one.value for one in figures.figures}
-    assert 0 < named["first device shown, after due"] < 10_000
+    assert 0 < named["first device shown, after due"] <= named["first device shown, after due, the worst of 2"] < 10_000
     assert named["all connected acknowledged, by the report, after due"] < 10
 
 

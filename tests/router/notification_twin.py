@@ -107,8 +107,10 @@ class NotificationMemory:
     """What a database would hold of notifications, and what to do wrong.
 
     Attributes:
-        answering: cleared to hold the answers to SaveProgress, once written.
+        answering: cleared to hold the answers to SaveProgress, and those to SaveExpansion if it takes steps, once written.
         lose_answers: so many calls of SaveProgress write, then fail.
+        takes_first: whether SaveExpansion takes who is sent it first, as stores do; without, only SaveProgress writes steps.
+        lose_expansions: so many calls of SaveExpansion write, then fail.
         refuse: error for every call.
         refused: how many got it.
         poison: a call of SaveProgress that names this notification is refused as a whole.
@@ -125,6 +127,8 @@ class NotificationMemory:
         self.answering = asyncio.Event()
         self.answering.set()
         self.lose_answers = 0
+        self.takes_first = False
+        self.lose_expansions = 0
         self.refuse: errors.TidingsError | None = None
         self.refused = 0
         self.poison = ""
@@ -136,12 +140,14 @@ class NotificationMemory:
         self.steps: list[tuple[str, BitMap]] = []
         self.changed = asyncio.Condition()
 
-    def put(self, name: str, *recipients: int, seconds: float = 600.0, excluded: tuple[int, ...] = (), **spec: Any) -> Kept:
-        """A notification that is due; `name` is padded to an id."""
+    def put(
+        self, name: str, *recipients: int, due_in: float = 0.0, seconds: float = 600.0, excluded: tuple[int, ...] = (), **spec: Any
+    ) -> Kept:
+        """A notification that is due, or will be; `name` is padded to an id."""
         notification_id = notification(name)
         made = common.NotificationSpec(
             content=Content(text=Text(text=name)),
-            send_time=_timestamp(time.time()),
+            send_time=_timestamp(time.time() + due_in),
             expire_time=_timestamp(time.time() + seconds),
             **spec,
         )
@@ -224,16 +230,31 @@ class _Servicer(NotificationStoreServiceServicer):
         self._refuse()
         one = self.memory.kept[request.claim.notification_id]
         self.memory.before_expansion(one)
+        first = BitMap()
         if not one.owned(request.claim):
             raise errors.fenced(one.notification_id)
         if one.state == common.NOTIFICATION_STATE_EXPANDING:
             one.expansion = _read(request.expansion.user_ordinals)
             one.snapshot_version = request.expansion.snapshot_version
             one.state = common.NOTIFICATION_STATE_SENDING
+            first = self._first(one, request)
             one.settle()
         one.lease_until = time.time() + request.lease.ToTimedelta().total_seconds()
         await self.memory.tell()
-        return pb.SaveExpansionResponse(report=one.report())
+        if self.memory.takes_first:
+            await self.memory.answering.wait()
+        if self.memory.lose_expansions:
+            self.memory.lose_expansions -= 1
+            raise errors.unavailable("the answer was lost")
+        return pb.SaveExpansionResponse(report=one.report(), sent_stored=bool(first))
+
+    def _first(self, one: Kept, request: pb.SaveExpansionRequest) -> BitMap:
+        first = _read(request.sent_ordinals) & one.expansion
+        if not first or not self.memory.takes_first:
+            return BitMap()
+        self.memory.steps.append((one.notification_id, first))
+        one.sent |= first
+        return first
 
     async def SaveProgress(self, request: pb.SaveProgressRequest, context: Any) -> pb.SaveProgressResponse:
         self._refuse()

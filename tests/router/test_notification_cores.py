@@ -143,6 +143,40 @@ def test_lower_runs_wait_for_a_higher_one_that_is_about_to_be_prepared() -> None
     assert _batch(agenda, 0.1) == ["high", "low"]
 
 
+def _prepared_soon(name: str, priority: int, begins: float) -> NotificationRun:
+    run = NotificationRun(name, 1, 0.0, Resends(10.0, 300.0))
+    run.describe(Terms(rate=None, due=begins, expires=1e6, expire_time_us=0, frame=b"", begins=begins), priority, 0.0)
+    return run
+
+
+def test_a_higher_one_that_waits_for_its_time_holds_up_nothing() -> None:
+    agenda, low = Agenda(10.0), _run("low", 1)
+    agenda.preparing(_prepared_soon("high", 9, begins=0.5))
+    assert agenda.leads(low, 0.4)
+    agenda.put(low, 0.4)
+    assert _batch(agenda, 0.4) == ["low"]
+
+
+def test_a_run_goes_with_its_preparation_only_when_nothing_is_in_its_way() -> None:
+    agenda, run = Agenda(10.0), _prepared_soon("run", 5, begins=1.0)
+    agenda.preparing(run)
+    agenda.preparing(_prepared_soon("lower", 4, begins=1.0))
+    assert agenda.leads(run, 1.0)
+    agenda.preparing(_prepared_soon("higher", 6, begins=1.1))
+    assert agenda.leads(run, 1.0) and not agenda.leads(run, 1.1)
+
+
+def test_a_run_does_not_go_with_its_preparation_before_what_is_due_or_would_send_more() -> None:
+    for under_way in (False, True):
+        agenda = Agenda(10.0)
+        run, large = _prepared_soon("run", 5, begins=1.0), _run("large", 6, recipients=BitMap(range(1, STEP)))
+        agenda.preparing(run)
+        agenda.put(large, 0.0)
+        if under_way:
+            assert _batch(agenda, 1.0, BitMap(range(1, STEP))) == ["large"]
+        assert not agenda.leads(run, 1.0)
+
+
 def test_lower_runs_wait_while_a_higher_one_has_more_than_is_under_way() -> None:
     agenda, everyone = Agenda(10.0), BitMap(range(1, FIRST_STEP * (1 + GROWTH) + 1))
     high, low = _run("high", 9, recipients=everyone), _run("low", 1)

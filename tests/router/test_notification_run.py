@@ -17,17 +17,23 @@ _RATES = st.sampled_from([None, 1, 7, 100])
 _USERS = st.sets(st.integers(1, 10), max_size=8)
 
 
-def terms(rate: int | None = None, expires: float = EXPIRES) -> Terms:
+def terms(rate: int | None = None, expires: float = EXPIRES, begins: float = 0.0) -> Terms:
     """What an upload settled."""
-    return Terms(rate=rate, due=0.0, expires=expires, expire_time_us=0, frame=b"frame")
+    return Terms(rate=rate, due=0.0, expires=expires, expire_time_us=0, frame=b"frame", begins=begins)
 
 
 def begun(
-    expansion: set[int], online: set[int], *, rate: int | None = None, expires: float = EXPIRES, **stored: set[int]
+    expansion: set[int],
+    online: set[int],
+    *,
+    rate: int | None = None,
+    expires: float = EXPIRES,
+    begins: float = 0.0,
+    **stored: set[int],
 ) -> NotificationRun:
     """A run that can send, at time 0."""
     run = NotificationRun("n1", 1, 0.0, Resends(FIRST, LONGEST))
-    run.describe(terms(rate, expires), 5, 0.0)
+    run.describe(terms(rate, expires, begins), 5, 0.0)
     run.begin(Recipients(BitMap(expansion), **{part: BitMap(some) for part, some in stored.items()}), BitMap(online), 0.0)
     run.lease_until = EXPIRES * 2
     return run
@@ -44,16 +50,32 @@ def send(run: NotificationRun, online: set[int], now: float, missed: set[int] | 
 
 
 class RunMachine(RuleBasedStateMachine):
-    """Everybody online is reached, nobody else, nobody too often, nobody too fast, under any order of events.
+    """Everybody online is reached, nobody else, nobody too early, too often or too fast, under any order of events.
 
     Only a user's comings, and a full link's word, make an interval between two sends shorter.
     """
 
-    @initialize(expansion=_USERS, online=_USERS, sent=_USERS, delivered=_USERS, failed=_USERS, rate=_RATES)
+    @initialize(
+        expansion=_USERS,
+        online=_USERS,
+        sent=_USERS,
+        delivered=_USERS,
+        failed=_USERS,
+        rate=_RATES,
+        begins=st.sampled_from([0.0, 0.2, 20.0]),
+    )
     def start(
-        self, expansion: set[int], online: set[int], sent: set[int], delivered: set[int], failed: set[int], rate: int | None
+        self,
+        expansion: set[int],
+        online: set[int],
+        sent: set[int],
+        delivered: set[int],
+        failed: set[int],
+        rate: int | None,
+        begins: float,
     ) -> None:
-        sent &= expansion
+        self.begins = begins
+        sent = set() if begins else sent & expansion
         delivered &= sent
         failed = (failed & expansion) - delivered
         self.rate = rate
@@ -64,7 +86,7 @@ class RunMachine(RuleBasedStateMachine):
         self.may_have = dict.fromkeys(sent & self.pending, 0.0)  # user -> when it was last sent to them
         self.sends: list[tuple[float, int]] = []
         self.step: set[int] = set()
-        self.run = begun(expansion, online, rate=rate, sent=sent, delivered=delivered, failed=failed)
+        self.run = begun(expansion, online, rate=rate, begins=begins, sent=sent, delivered=delivered, failed=failed)
         self.over = False
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 0.3, 1.0, 10.0, 11.3, 25.0, 100.0]))
@@ -102,6 +124,13 @@ class RunMachine(RuleBasedStateMachine):
         again = self.run.plan(BitMap(self.online), self.now, 1)
         assert again.finish or set(again.sent) == self.step
 
+    @precondition(lambda self: self.step and not self.was_sent and not self.over)
+    @rule(seconds=st.sampled_from([0.0, 0.1, 5.0]))
+    def too_early_by_the_clock_of_the_store(self, seconds: float) -> None:
+        self.begins = self.now + seconds
+        self.run.early(self.begins)
+        self.step = set()
+
     @precondition(lambda self: self.step and not self.over)
     @rule(missed=_USERS)
     def written(self, missed: set[int]) -> None:
@@ -128,6 +157,7 @@ class RunMachine(RuleBasedStateMachine):
             assert not self.pending or self.now >= EXPIRES
             return
         assert set(plan.sent) <= self.pending & self.online
+        assert not plan.sent or self.now >= self.begins, "before its time"
         if self.rate is not None:
             recent = sum(count for at, count in self.sends if self.now - at < 1.0 - 1e-5)
             assert recent + len(plan.sent) <= self.rate
@@ -163,6 +193,28 @@ class RunMachine(RuleBasedStateMachine):
 
 TestRun = RunMachine.TestCase
 TestRun.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_nobody_is_sent_it_before_its_time() -> None:
+    run = begun({1, 2}, {1}, begins=5.0)
+    assert run.when(0.0) == 5.0 and not run.plan(BitMap([1]), 4.9) and not run.hungry(4.9)
+    run.came(BitMap([2]))
+    assert run.when(0.0) == 5.0 and send(run, {1, 2}, 5.0) == {1, 2}
+
+
+def test_the_first_step_may_be_stored_with_the_audience() -> None:
+    run = NotificationRun("n1", 1, 0.0, Resends(FIRST, LONGEST))
+    run.describe(terms(rate=200, begins=1.0, expires=9.0), 0, 0.0)
+    everyone, online = BitMap(range(1, 101)), BitMap(range(50, 200))
+    assert not run.first(everyone, online, 0.9) and not run.first(everyone, online, 9.0)
+    first = run.first(everyone, online, 1.0)
+    assert set(first) == set(range(50, 70)), "what the rate allows at once"
+    run.begin(Recipients(everyone), online, 1.0, first)
+    run.lease_until = EXPIRES
+    assert set(run.plan(online, 1.0).sent) == set(first), "until it is sent it is the step"
+    assert send(run, set(online), 1.0) == set(first)
+    assert run.remaining == 100 and not send(run, set(online), 1.0)
+    assert send(run, set(online), 1.1) == set(range(70, 90)), "the first step counts against the rate"
 
 
 def test_everyone_online_is_sent_it_at_once_and_in_one_step() -> None:

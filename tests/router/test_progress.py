@@ -15,6 +15,7 @@ from router.notification_table import RunTable
 from router.outbox import Outbox
 from router.progress import ProgressWriter
 from router.roster import Roster
+from router.sender import Sender
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as pb
 
@@ -37,6 +38,7 @@ class Store:
     Attributes:
         during: done while a call is under way.
         fenced: ids that are another's.
+        early: ids whose time hasn't come.
         finishes: ids that were to be ended; none is.
         poison: a call that names it is refused.
         away: calls fail while set.
@@ -47,6 +49,7 @@ class Store:
         self.during: Callable[[], object] = lambda: None
         self.finishes: list[str] = []
         self.fenced: set[str] = set()
+        self.early: set[str] = set()
         self.poison = ""
         self.away = False
 
@@ -64,7 +67,7 @@ class Store:
 
     def _result(self, name: str) -> pb.ProgressResult:
         report = common.NotificationReport(notification_id=name, state=common.NOTIFICATION_STATE_SENDING, pending=1, sent=1)
-        return pb.ProgressResult(fenced=name in self.fenced, report=report, priority=5)
+        return pb.ProgressResult(fenced=name in self.fenced, report=report, priority=5, early=name in self.early)
 
 
 class Bench:
@@ -85,18 +88,19 @@ class Bench:
         self.roster.snapshot(self.link, BitMap(range(1, 101)))
         self.table = RunTable(100, 10**9, LEASE, (10.0, 300.0), lambda: None, self.ended.append, self._give_up)
         store: Any = self.store
-        self.writer = ProgressWriter(self.table, store, self.roster, meters, LEASE, self.clock, lambda: self.clock.now + self.fast)
+        sender = Sender(self.table, self.roster, meters, self.clock)
+        self.writer = ProgressWriter(self.table, store, sender, LEASE, self.clock, lambda: self.clock.now + self.fast)
 
     def _give_up(self, name: str, fence: int, error: Exception) -> None:
         self.gave_up.append((name, fence, error))
 
-    def run(self, name: str, *recipients: int, fence: int = 1) -> NotificationRun:
+    def run(self, name: str, *recipients: int, fence: int = 1, due: float = 0.0) -> NotificationRun:
         """One that can send."""
         now = self.clock.now
         run = self.table.enter(name, fence, now)
         assert run is not None
         expires = now + 1e6
-        terms = Terms(rate=None, due=0, expires=expires - self.fast, expire_time_us=int(expires * 1e6), frame=b"frame")
+        terms = Terms(rate=None, due=due, expires=expires - self.fast, expire_time_us=int(expires * 1e6), frame=b"frame")
         self.table.describe(run, terms, 5, now)
         self.table.begin(run, Recipients(BitMap(recipients)), self.roster.online, now)
         return run
@@ -158,6 +162,20 @@ async def test_a_fence_in_the_answer_stops_the_run_before_it_sends(bench: Bench)
     bench.store.fenced = {"a"}
     await bench.step()
     assert bench.sent() == [("b", {2})] and bench.ended == ["fenced"]
+
+
+async def test_what_is_too_early_by_the_clock_of_the_store_goes_when_its_time_comes(bench: Bench) -> None:
+    bench.run("a", 1, due=bench.clock.now + 0.25)
+    bench.run("b", 2)
+    bench.store.early = {"a"}
+    assert await bench.step() == 2
+    assert bench.sent() == [("b", {2})]
+    assert await bench.step() == 0, "not at once"
+    bench.store.early = set()
+    bench.clock.now += 0.25
+    assert bench.table.agenda.next == bench.clock.now
+    assert await bench.step() == 1
+    assert bench.sent() == [("a", {1})] and bench.store.calls[1] == {"a": {1}}
 
 
 async def test_a_run_replaced_while_its_call_is_under_way_sends_nothing(bench: Bench) -> None:

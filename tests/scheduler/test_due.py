@@ -256,16 +256,17 @@ async def test_no_more_is_claimed_than_there_is_room_for(mesh: Mesh, router: Rou
     assert sorted(router.ids) == sorted(sent)
 
 
-async def test_it_goes_when_it_is_due_not_when_the_next_poll_is(
-    mesh: Mesh, router: Router, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ahead", [0.0, 0.25])
+async def test_it_goes_just_ahead_of_its_time_not_when_the_next_poll_is(
+    mesh: Mesh, router: Router, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     mesh.real_time(monkeypatch)
     await mesh.store()
-    business = await mesh.scheduler(poll_seconds=60)
+    business = await mesh.scheduler(poll_seconds=60, claim_ahead_seconds=ahead)
     due = clock() + SECOND // 2
     notification_id = await business.send(send_time=timestamp(due))
     await router.until(lambda: notification_id in router.ids)
-    assert 0 <= clock() - due < 5 * SECOND
+    assert 0 <= clock() - due + ahead * SECOND < 5 * SECOND
 
 
 async def test_a_claim_answered_too_late_for_a_stopping_scheduler_is_given_back(mesh: Mesh, router: Router, store: Store) -> None:

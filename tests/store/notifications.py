@@ -117,18 +117,18 @@ class NotificationClient:
         """Its report."""
         return (await self.get(notification_id)).report
 
-    async def claim(self, limit: int = 10, lease: float = 10) -> list[pb.StoredNotification]:
-        """Take what is due."""
-        return list((await self.claim_response(limit, lease)).notifications)
+    async def claim(self, limit: int = 10, lease: float = 10, ahead: float = 0) -> list[pb.StoredNotification]:
+        """Take what is due, or will be so soon."""
+        return list((await self.claim_response(limit, lease, ahead)).notifications)
 
-    async def claim_response(self, limit: int = 10, lease: float = 10) -> pb.ClaimNotificationsResponse:
+    async def claim_response(self, limit: int = 10, lease: float = 10, ahead: float = 0) -> pb.ClaimNotificationsResponse:
         """As `claim`, with all that is answered."""
-        request = pb.ClaimNotificationsRequest(claimer_id="scheduler-1", limit=limit, lease=duration(lease))
-        return await self.stub.ClaimNotifications(request)
+        lengths = {"lease": duration(lease), "ahead": duration(ahead)}
+        return await self.stub.ClaimNotifications(pb.ClaimNotificationsRequest(claimer_id="scheduler-1", limit=limit, **lengths))
 
-    async def take(self, notification_id: str, lease: float = 10) -> int:
+    async def take(self, notification_id: str, lease: float = 10, ahead: float = 0) -> int:
         """Claim just this one; gives its fence."""
-        claimed = await self.claim(lease=lease)
+        claimed = await self.claim(lease=lease, ahead=ahead)
         assert [one.notification_id for one in claimed] == [notification_id]
         return claimed[0].fence
 
@@ -136,12 +136,25 @@ class NotificationClient:
         self, notification_id: str, fence: int, audience: Iterable[int], snapshot: int = 0, lease: float = 10
     ) -> common.NotificationReport:
         """Save an expansion."""
+        return (await self.expand_and_send(notification_id, fence, audience, (), snapshot, lease)).report
+
+    async def expand_and_send(
+        self,
+        notification_id: str,
+        fence: int,
+        audience: Iterable[int],
+        sent: Iterable[int],
+        snapshot: int = 0,
+        lease: float = 10,
+    ) -> pb.SaveExpansionResponse:
+        """Save an expansion, and who is sent it first."""
         request = pb.SaveExpansionRequest(
             claim=pb.Claim(notification_id=notification_id, fence=fence),
             expansion=pb.Expansion(user_ordinals=bits(audience), snapshot_version=snapshot),
             lease=duration(lease),
+            sent_ordinals=bits(sent),
         )
-        return (await self.stub.SaveExpansion(request)).report
+        return await self.stub.SaveExpansion(request)
 
     async def progress(self, *steps: pb.Progress, lease: float = 10) -> list[pb.ProgressResult]:
         """Save what owners did."""

@@ -69,6 +69,14 @@ class SimpleNotification:
         """Over because of its time."""
         self.state = "COMPLETED" if self.sent else "EXPIRED"
 
+    def early(self, now: int) -> bool:
+        """Whether nobody may be sent it yet."""
+        return now < self.send_at and not self.sent
+
+    def soon(self, now: int, ahead: int) -> bool:
+        """Whether it may be claimed ahead of its time."""
+        return self.state == "SCHEDULED" and now < self.send_at <= now + ahead and (self.expire_at > now or self.awaits_next)
+
     def due(self, now: int) -> bool:
         """Whether it may be claimed."""
         if self.expire_at <= now and not self.awaits_next:
@@ -77,11 +85,11 @@ class SimpleNotification:
             return self.expire_at <= now
         return (self.running and self.lease_until <= now) or (self.state == "SCHEDULED" and self.send_at <= now)
 
-    def waits_for(self) -> list[int]:
+    def waits_for(self, ahead: int) -> list[int]:
         """When something happens to it by itself."""
         grace = GRACE if self.running else 0
         ends = [self.expire_at + grace] if not self.awaits_next or self.state == "PAUSED" else []
-        begins = {"SCHEDULED": [self.send_at], "EXPANDING": [self.lease_until], "SENDING": [self.lease_until]}
+        begins = {"SCHEDULED": [self.send_at - ahead], "EXPANDING": [self.lease_until], "SENDING": [self.lease_until]}
         return [] if self.over else ends + begins.get(self.state, [])
 
 
@@ -91,32 +99,37 @@ class SimpleNotifications:
 
     all: dict[str, SimpleNotification] = field(default_factory=dict)
 
-    def claim(self, now: int, limit: int, lease: int) -> list[str]:
+    def claim(self, now: int, limit: int, lease: int, ahead: int = 0) -> list[str]:
         """Who is given away."""
         for one in self.all.values():
             late = one.lease_until <= now or one.expire_at + GRACE <= now
             if not one.over and one.expire_at <= now and not one.awaits_next and late:
                 one.expire()
-        due = sorted((one for one in self.all.values() if one.due(now)), key=lambda one: (-one.priority, one.send_at, one.name))
+        ranked = sorted(self.all.values(), key=lambda one: (-one.priority, one.send_at, one.name))
+        due = [one for one in ranked if one.due(now)] + [one for one in ranked if one.soon(now, ahead)]
         for one in due[:limit]:
             one.state = "SENDING" if one.expansion else "EXPANDING"
             one.fence += 1
             one.lease_until = now + lease
         return [one.name for one in due[:limit]]
 
-    def next_due(self) -> int | None:
+    def next_due(self, ahead: int = 0) -> int | None:
         """When the next claim has something to do."""
-        return min((time for one in self.all.values() for time in one.waits_for()), default=None)
+        return min((time for one in self.all.values() for time in one.waits_for(ahead)), default=None)
 
-    def expand(self, name: str, fence: int, audience: Iterable[int], now: int, lease: int) -> None:
-        """An owner settles whom it is for."""
+    def expand(self, name: str, fence: int, audience: Iterable[int], sent: set[int], now: int, lease: int) -> bool:
+        """An owner settles whom it is for, and who is sent it first; gives whether that was taken."""
         one = self.all[name]
         if one.fence != fence or one.state in ("SCHEDULED", "PAUSED"):
             raise RefusedError("FENCED")
+        taken = set[int]()
         if one.state == "EXPANDING":
             one.expand(audience)
+            taken = sent & one.expansion if not one.early(now) and now < one.expire_at else taken
+            one.sent |= taken
         if one.running:
             one.lease_until = now + lease
+        return bool(taken)
 
     def progress(self, name: str, fence: int, sent: set[int], failed: set[int], finish: str, now: int, lease: int) -> bool:
         """What an owner did; gives whether it was fenced."""
@@ -128,6 +141,8 @@ class SimpleNotifications:
                 one.expire()
             return True
         one.lease_until = now + lease
+        if sent and one.early(now):
+            return False
         one.sent |= sent & one.expansion
         one.failed |= failed & one.expansion - one.delivered
         one.settle()
@@ -198,9 +213,12 @@ class SimpleNotifications:
         one.priority = argument % 10
 
     def _reschedule(self, one: SimpleNotification, argument: int, now: int) -> None:
-        if one.state not in ("SCHEDULED", "PAUSED") or one.sent:
+        if one.over or one.sent or (one.running and not one.early(now)):
             raise RefusedError("NOTIFICATION_STATE_CONFLICT")
         if one.expire_at - one.send_at + argument <= 0:
             raise RefusedError("INVALID_FIELD")
+        if one.running:
+            one.state = "SCHEDULED"
+            one.fence += 1
         one.expire_at += now + argument - one.send_at
         one.send_at = now + argument

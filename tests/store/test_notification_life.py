@@ -95,7 +95,7 @@ def test_resumed_to_where_it_was() -> None:
 
 
 def test_the_expiry_moves_along() -> None:
-    assert made().rescheduled(150, None).expire_at == 2_050
-    assert made().rescheduled(150, 300).expire_at == 300
+    assert made().rescheduled(150, None, NOW).expire_at == 2_050
+    assert made().rescheduled(150, 300, NOW).expire_at == 300
     with pytest.raises(ActionRefusedError):
-        made(State.PAUSED, Counts(expansion=2, sent=1)).rescheduled(150, None)
+        made(State.PAUSED, Counts(expansion=2, sent=1)).rescheduled(150, None, NOW)

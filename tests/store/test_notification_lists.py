@@ -157,7 +157,7 @@ async def test_claims_are_found_by_index(store: NotificationClient) -> None:
     for n in range(3):
         await store.create(spec=spec(priority=n))
     asked = await store.database.write(_plans)
-    expected = ["expiring", "running", "expiring", "scheduled", "scheduled", "running", "expiring"]
+    expected = ["expiring", "scheduled", "running", "expiring", "scheduled", "running", "expiring"]
     assert [_INDEX.findall(plan) for plan in asked] == [[name] for name in expected], asked
 
 
@@ -171,7 +171,7 @@ def _plans(connection: Connection) -> list[str]:
 
     event.listen(connection, "before_cursor_execute", note)
     notification_claims.end_expired(connection, START)
-    notification_claims.claim(connection, "claimer", 1, SECOND, START)
+    notification_claims.claim(connection, "claimer", 5, SECOND, START, ahead=SECOND // 2)
     notification_claims.next_due(connection)
     event.remove(connection, "before_cursor_execute", note)
     explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"

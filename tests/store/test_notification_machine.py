@@ -119,32 +119,34 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, passed: int) -> None:
         self.clock.advance(passed)
 
-    @rule(limit=st.integers(1, 3), lease=leases)
-    def claim(self, limit: int, lease: int) -> None:
-        answer = self.wait(self.store.claim_response(limit, lease))
-        assert [one.notification_id for one in answer.notifications] == self.model.claim(self.now, limit, lease)
-        expected = self.model.next_due()
+    @rule(limit=st.integers(1, 3), lease=leases, ahead=st.sampled_from((0, 0, 1, 19)))
+    def claim(self, limit: int, lease: int, ahead: int = 0) -> None:
+        ahead = min(ahead, lease - 1)
+        answer = self.wait(self.store.claim_response(limit, lease, ahead))
+        assert [one.notification_id for one in answer.notifications] == self.model.claim(self.now, limit, lease, ahead)
+        expected = self.model.next_due(ahead)
         if expected is None:
             assert not answer.HasField("next_due_time")
         else:
             assert answer.next_due_time == timestamp(START + expected * SECOND)
 
     @precondition(lambda self: self.those("EXPANDING"))
-    @rule(number=which, audience=audiences, lease=leases)
-    def expand(self, number: int, audience: set[int], lease: int) -> None:
-        self.expand_at(_pick(self.those("EXPANDING"), number), 0, audience, lease)
+    @rule(number=which, audience=audiences, first=ordinals, lease=leases)
+    def expand(self, number: int, audience: set[int], first: set[int], lease: int) -> None:
+        self.expand_at(_pick(self.those("EXPANDING"), number), 0, audience, first, lease)
 
-    @rule(number=which, old=fences_behind, audience=audiences, lease=leases)
-    def expand_any(self, number: int, old: int, audience: set[int], lease: int) -> None:
-        self.expand_at(_pick(self.those(), number), old, audience, lease)
+    @rule(number=which, old=fences_behind, audience=audiences, first=ordinals, lease=leases)
+    def expand_any(self, number: int, old: int, audience: set[int], first: set[int], lease: int) -> None:
+        self.expand_at(_pick(self.those(), number), old, audience, first, lease)
 
-    def expand_at(self, one: SimpleNotification, old: int, audience: set[int], lease: int) -> None:
-        """Save an expansion under a fence so far behind."""
-        fence = max(0, one.fence - old)
-        self.agreed(
-            self.store.expand(one.name, fence, audience, lease=lease),
-            lambda: self.model.expand(one.name, fence, audience, self.now, lease),
+    def expand_at(self, one: SimpleNotification, old: int, audience: set[int], first: set[int], lease: int) -> None:
+        """Save an expansion under a fence so far behind, and who is sent it first."""
+        fence, taken = max(0, one.fence - old), []
+        answer = self.agreed(
+            self.store.expand_and_send(one.name, fence, audience, first, lease=lease),
+            lambda: taken.append(self.model.expand(one.name, fence, audience, first, self.now, lease)),
         )
+        assert taken == ([] if answer is None else [answer.sent_stored])
 
     @precondition(lambda self: self.those("SENDING"))
     @rule(number=which, sending=ordinals, failing=st.one_of(st.just(set()), ordinals), lease=leases)
@@ -167,10 +169,12 @@ class Machine(RuleBasedStateMachine):
             fence = max(0, one.fence - old)
             state = common.NotificationState.Value(f"NOTIFICATION_STATE_{finish or 'UNSPECIFIED'}")
             sent.append(step(one.name, fence, sent=sending, failed=failing, finish_state=state))
+            early = bool(sending) and one.early(self.now)
             fenced = self.model.progress(one.name, fence, sending, failing, finish, self.now, lease)
-            expected.append((fenced, *_numbers(one), one.priority))
+            expected.append((fenced, early and not fenced, *_numbers(one), one.priority))
         results = self.wait(self.store.progress(*sent, lease=lease))
-        assert [(result.fenced, *_reported(result.report), result.priority) for result in results] == expected
+        found = [(result.fenced, result.early, *_reported(result.report), result.priority) for result in results]
+        assert found == expected
 
     @precondition(lambda self: any(one.sent for one in self.those()))
     @rule(number=which, acknowledged=ordinals)

@@ -111,7 +111,7 @@ class _NotificationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Not
     NOTIFICATION_STATE_SCHEDULED: _NotificationState.ValueType  # 1
     """Waits for its time."""
     NOTIFICATION_STATE_EXPANDING: _NotificationState.ValueType  # 2
-    """Its audience is being settled."""
+    """Its audience is being settled, or will be in a moment: it has an owner, who waits for its time."""
     NOTIFICATION_STATE_SENDING: _NotificationState.ValueType  # 3
     """It is going out, or waits for recipients to come online."""
     NOTIFICATION_STATE_PAUSED: _NotificationState.ValueType  # 4
@@ -133,7 +133,7 @@ NOTIFICATION_STATE_UNSPECIFIED: NotificationState.ValueType  # 0
 NOTIFICATION_STATE_SCHEDULED: NotificationState.ValueType  # 1
 """Waits for its time."""
 NOTIFICATION_STATE_EXPANDING: NotificationState.ValueType  # 2
-"""Its audience is being settled."""
+"""Its audience is being settled, or will be in a moment: it has an owner, who waits for its time."""
 NOTIFICATION_STATE_SENDING: NotificationState.ValueType  # 3
 """It is going out, or waits for recipients to come online."""
 NOTIFICATION_STATE_PAUSED: NotificationState.ValueType  # 4

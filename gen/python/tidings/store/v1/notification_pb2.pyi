@@ -83,7 +83,7 @@ class StoredNotification(_message.Message):
     excluded_ordinals: _builtins.bytes
     """The ordinals of `spec.audience.excluded_ids`; may be empty."""
     fence: _builtins.int
-    """Grows with every claim, pause and cancel."""
+    """Grows with every claim, pause and cancel, and when it is moved while it has an owner."""
     series_id: _builtins.str
     """The first occurrence's id when it recurs; empty otherwise."""
     occurrence: _builtins.int
@@ -539,7 +539,7 @@ class ControlNotificationRequest(_message.Message):
 
     @_builtins.property
     def reschedule(self) -> Global___RescheduleAction:
-        """Moves it. Only before it began to be sent."""
+        """Moves it. Only before it began to be sent; one that was claimed ahead of its time has no owner then."""
 
     def __init__(
         self,
@@ -704,6 +704,7 @@ class ClaimNotificationsRequest(_message.Message):
     CLAIMER_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
     claimer_id: _builtins.str
     """The claimer's instance id, for logs."""
     limit: _builtins.int
@@ -712,16 +713,21 @@ class ClaimNotificationsRequest(_message.Message):
     def lease(self) -> _duration_pb2.Duration:
         """How long the claim lasts unless renewed by SaveProgress."""
 
+    @_builtins.property
+    def ahead(self) -> _duration_pb2.Duration:
+        """Give also what is due within so long, SCHEDULED until then. Shorter than the lease; absent for nothing."""
+
     def __init__(
         self,
         *,
         claimer_id: _builtins.str = ...,
         limit: _builtins.int = ...,
         lease: _duration_pb2.Duration | None = ...,
+        ahead: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimer_id", b"claimer_id", "lease", b"lease", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "claimer_id", b"claimer_id", "lease", b"lease", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -742,7 +748,7 @@ class ClaimNotificationsResponse(_message.Message):
 
     @_builtins.property
     def next_due_time(self) -> _timestamp_pb2.Timestamp:
-        """When the next one is due, a lease runs out, or something expires; absent when nothing waits."""
+        """When the next one is due, less `ahead`, or a lease runs out, or something expires; absent when nothing waits."""
 
     @_builtins.property
     def store_time(self) -> _timestamp_pb2.Timestamp:
@@ -877,6 +883,11 @@ class SaveExpansionRequest(_message.Message):
     CLAIM_FIELD_NUMBER: _builtins.int
     EXPANSION_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SENT_ORDINALS_FIELD_NUMBER: _builtins.int
+    sent_ordinals: _builtins.bytes
+    """A bitmap of those it is about to send to, as in Progress; empty for nobody yet. Left out before its time, and when it has
+    expired.
+    """
     @_builtins.property
     def claim(self) -> Global___Claim:
         """Which notification, and under which fence; FENCED when that is not the one now."""
@@ -895,10 +906,11 @@ class SaveExpansionRequest(_message.Message):
         claim: Global___Claim | None = ...,
         expansion: Global___Expansion | None = ...,
         lease: _duration_pb2.Duration | None = ...,
+        sent_ordinals: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "expansion", b"expansion", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "expansion", b"expansion", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "expansion", b"expansion", "lease", b"lease", "sent_ordinals", b"sent_ordinals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -911,6 +923,11 @@ class SaveExpansionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORT_FIELD_NUMBER: _builtins.int
+    SENT_STORED_FIELD_NUMBER: _builtins.int
+    sent_stored: _builtins.bool
+    """This call stored `sent_ordinals`: they may be sent to. False when there were none, or not taken, or an earlier call had stored
+    the expansion.
+    """
     @_builtins.property
     def report(self) -> _notification_pb2.NotificationReport:
         """As it is now."""
@@ -919,10 +936,11 @@ class SaveExpansionResponse(_message.Message):
         self,
         *,
         report: _notification_pb2.NotificationReport | None = ...,
+        sent_stored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "sent_stored", b"sent_stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1039,10 +1057,13 @@ class ProgressResult(_message.Message):
     FENCED_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    EARLY_FIELD_NUMBER: _builtins.int
     fenced: _builtins.bool
     """The fence is not the one now: stop; nothing was written."""
     priority: _builtins.int
     """Its priority now."""
+    early: _builtins.bool
+    """Its time has not come by the store's clock, and nobody was sent it yet: nothing was written but the lease."""
     @_builtins.property
     def report(self) -> _notification_pb2.NotificationReport:
         """As it is now; absent when the notification is unknown."""
@@ -1053,10 +1074,11 @@ class ProgressResult(_message.Message):
         fenced: _builtins.bool = ...,
         report: _notification_pb2.NotificationReport | None = ...,
         priority: _builtins.int = ...,
+        early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fenced", b"fenced", "priority", b"priority", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "fenced", b"fenced", "priority", b"priority", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -153,6 +153,7 @@ class NotificationStoreServiceServicer:
     def ClaimNotifications(self, request, context):
         """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
         expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+        With `ahead`, also what is due soon, after all that is due: its owner makes ready, and sends nobody anything before its time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +169,8 @@ class NotificationStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SaveExpansion(self, request, context):
-        """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored.
+        """Stores whom a notification is for, and whom of them it is sent to first; it is SENDING from then on. A second time changes
+        nothing and answers what is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,6 +60,7 @@ class NotificationStoreServiceStub:
     ClaimNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ClaimNotificationsRequest, _notification_pb2.ClaimNotificationsResponse]
     """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
     expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+    With `ahead`, also what is due soon, after all that is due: its owner makes ready, and sends nobody anything before its time.
     """
     ReleaseNotifications: _grpc.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]
     """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
@@ -67,7 +68,9 @@ class NotificationStoreServiceStub:
     FAILED when it has expired, and its report says why.
     """
     SaveExpansion: _grpc.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]
-    """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored."""
+    """Stores whom a notification is for, and whom of them it is sent to first; it is SENDING from then on. A second time changes
+    nothing and answers what is stored.
+    """
     SaveProgress: _grpc.UnaryUnaryMultiCallable[_notification_pb2.SaveProgressRequest, _notification_pb2.SaveProgressResponse]
     """What the owner did: whom it sends to (to be stored before they are sent to), who failed, whether it is over. Renews the lease.
     Batched over notifications; one that is refused doesn't hinder the others.
@@ -105,6 +108,7 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     ClaimNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ClaimNotificationsRequest, _notification_pb2.ClaimNotificationsResponse]  # type: ignore[assignment]
     """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
     expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+    With `ahead`, also what is due soon, after all that is due: its owner makes ready, and sends nobody anything before its time.
     """
     ReleaseNotifications: _aio.UnaryUnaryMultiCallable[_notification_pb2.ReleaseNotificationsRequest, _notification_pb2.ReleaseNotificationsResponse]  # type: ignore[assignment]
     """The owner gives up ownership: what isn't over is due again at once, what failed after a while. What failed for the fifth time
@@ -112,7 +116,9 @@ class NotificationStoreServiceAsyncStub(NotificationStoreServiceStub):
     FAILED when it has expired, and its report says why.
     """
     SaveExpansion: _aio.UnaryUnaryMultiCallable[_notification_pb2.SaveExpansionRequest, _notification_pb2.SaveExpansionResponse]  # type: ignore[assignment]
-    """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored."""
+    """Stores whom a notification is for, and whom of them it is sent to first; it is SENDING from then on. A second time changes
+    nothing and answers what is stored.
+    """
     SaveProgress: _aio.UnaryUnaryMultiCallable[_notification_pb2.SaveProgressRequest, _notification_pb2.SaveProgressResponse]  # type: ignore[assignment]
     """What the owner did: whom it sends to (to be stored before they are sent to), who failed, whether it is over. Renews the lease.
     Batched over notifications; one that is refused doesn't hinder the others.
@@ -189,6 +195,7 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_notification_pb2.ClaimNotificationsResponse, _abc.Awaitable[_notification_pb2.ClaimNotificationsResponse]]:
         """Gives what is due and has no owner to the caller, the highest priority first, then the earliest; ends what has expired. Only an
         expired occurrence whose next one isn't made yet is given away like a due one: the claimer makes that and then ends this one.
+        With `ahead`, also what is due soon, after all that is due: its owner makes ready, and sends nobody anything before its time.
         """
 
     @_abc_1.abstractmethod
@@ -208,7 +215,9 @@ class NotificationStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notification_pb2.SaveExpansionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notification_pb2.SaveExpansionResponse, _abc.Awaitable[_notification_pb2.SaveExpansionResponse]]:
-        """Stores whom a notification is for; it is SENDING from then on. A second time changes nothing and answers what is stored."""
+        """Stores whom a notification is for, and whom of them it is sent to first; it is SENDING from then on. A second time changes
+        nothing and answers what is stored.
+        """
 
     @_abc_1.abstractmethod
     def SaveProgress(
