@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import headroom
-from bench.baselines import Baseline, run_baselines
+from bench.baselines import run_baselines
 from bench.chat_report import ChatReport, Measurement
 from bench.count import count_rows
 from bench.crowd import MIXES
-from bench.inserts import run_insert_baseline
+from bench.inserts import DRIVERS, lone_inserts, run_insert_baseline
 from bench.knee import KneeSearch, Trial
 from bench.mesh import Target, fleet, one_process
 from bench.remote import RemoteGenerator, generator
@@ -81,7 +81,9 @@ def run(options: ChatOptions) -> ChatReport:
     for one in report.measurements:
         report.drove(one.account["generator_cpu_share"], one.account["lateness"]["p99"])
     if options.baselines:
-        report.stand_beside(_baselines(options))
+        engine = "sqlite" if options.mode == "process" else "postgresql"
+        report.stand_beside([*run_baselines(), run_insert_baseline(engine)])
+        report.stand_beside_calm(DRIVERS[engine], lambda rate: lone_inserts(engine, rate))
         offered = max(one.account["offered_rate"] for one in report.measurements)
         report.could_drive(*headroom.of_chat(options.users, options.message_bytes, options.mix, offered))
     return report
@@ -170,10 +172,6 @@ def _settings(options: ChatOptions, target: Target) -> dict[str, Any]:
         "seconds": options.seconds,
         "bytes": options.message_bytes,
     }
-
-
-def _baselines(options: ChatOptions) -> list[Baseline]:
-    return [*run_baselines(), run_insert_baseline("sqlite" if options.mode == "process" else "postgresql")]
 
 
 def _require(condition: bool, otherwise: str) -> None:

@@ -3,6 +3,7 @@
 The account of a span is the generator's (see `bench.ledger.Step`); the figures are what is judged of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,20 @@ class ChatReport(Figures):
         for one in baselines:
             how = f"{one.how}; {one.cpu_seconds_per_1000 * 1e3:.1f} us of CPU each"
             self.beside(one.name, one.rate, "messages/s", STORED, how)
+
+    def stand_beside_calm(self, driver: str, insert: Callable[[float], list[float]]) -> None:
+        """Note what the database alone takes for messages that come as they did in the calm span.
+
+        Args:
+            insert: gives the seconds, in order of length, for a rate.
+        """
+        for span in self.measurements:
+            if span.name == CALM:
+                waits = insert(span.account["offered_rate"])
+                how = f"one row a transaction, {span.account['offered_rate']:,.0f}/s offered, nothing else running"
+                for share in (50, 99):
+                    value = round(waits[len(waits) * share // 100] * 1e3, 2)
+                    self.beside(f"{driver}, one by one, p{share}", value, "ms", f"{CALM}: until delivered, p{share}", how)
 
     def _judge(self, span: Measurement) -> None:
         latency, calm = span.account["delivered_latency"], span.name == CALM

@@ -1,12 +1,14 @@
-"""The database alone: batches of a hundred messages in the store's tables, seqs taken in the same transaction, by the driver only.
+"""The database alone: messages in the store's tables, seqs taken in the same transaction, by the driver only.
 
-One session, one transaction per batch, flushed to disk at commit; what the store adds is the difference.
+One session, one transaction per batch, flushed to disk at commit: by a hundred as fast as it goes, and one by one at a given rate.
+What the store adds is the difference.
 """
 
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,6 +20,11 @@ from bench.servers import run_postgres
 from store.schema import metadata
 
 BATCH = 100
+LONE_SECONDS = 10.0
+DRIVERS = {"sqlite": "sqlite3", "postgresql": "psycopg"}
+Append = Callable[[int, int], None]
+"""Inserts rows of a number, so many, and commits."""
+
 _IDS = [f"d{n:026d}" for n in range(BATCH)]
 _BODY = text_of(120).encode()
 _NEW_CONVERSATION = """
@@ -44,51 +51,69 @@ _SQLITE_INSERT = """
 
 def run_insert_baseline(engine: str) -> Baseline:
     """Rows per second; `engine` is "sqlite" or "postgresql"."""
-    rate, cpu = _sqlite() if engine == "sqlite" else _postgres()
-    driver = "sqlite3" if engine == "sqlite" else "psycopg"
-    return Baseline(f"{driver} insert by {BATCH}", round(rate), round(cpu, 4), "one session, one durable transaction per batch")
+    with _database(engine) as append:
+        rate, cpu = _timed(append)
+    how = "one session, one durable transaction per batch"
+    return Baseline(f"{DRIVERS[engine]} insert by {BATCH}", round(rate), round(cpu, 4), how)
 
 
-def _sqlite() -> tuple[float, float]:
+def lone_inserts(engine: str, rate: float, seconds: float = LONE_SECONDS) -> list[float]:
+    """Seconds until durable, in order of length: rows inserted one by one, due at a fixed rate, from when each was due."""
+    waits: list[float] = []
+    with _database(engine) as append:
+        started = time.monotonic()
+        for number in range(round(rate * seconds)):
+            due = started + number / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+            append(number, 1)
+            waits.append(time.monotonic() - due)
+    return sorted(waits)
+
+
+@contextmanager
+def _database(engine: str) -> Iterator[Append]:
+    with _sqlite() if engine == "sqlite" else _postgres() as append:
+        yield append
+
+
+@contextmanager
+def _sqlite() -> Iterator[Append]:
     with tempfile.TemporaryDirectory(prefix="tidings-insert-") as folder:
         path = Path(folder) / "baseline.sqlite"
         _create_tables(f"sqlite:///{path}")
-        connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.executemany(_NEW_CONVERSATION.format("?"), [(name,) for name in _IDS])
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.executemany(_NEW_CONVERSATION.format("?"), [(name,) for name in _IDS])
 
-        def append(number: int) -> None:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_SQLITE_MOVE, [(name,) for name in _IDS])
-            connection.executemany(_SQLITE_INSERT, [(str(number), _BODY, name) for name in _IDS])
-            connection.execute("COMMIT")
+            def append(number: int, count: int) -> None:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_SQLITE_MOVE, [(name,) for name in _IDS[:count]])
+                connection.executemany(_SQLITE_INSERT, [(str(number), _BODY, name) for name in _IDS[:count]])
+                connection.execute("COMMIT")
 
-        try:
-            return _timed(append)
-        finally:
-            connection.close()
+            yield append
 
 
-def _postgres() -> tuple[float, float]:
+@contextmanager
+def _postgres() -> Iterator[Append]:
     with run_postgres(durable=True) as server:
         url = server.new_database()
         _create_tables(url.replace("postgresql://", "postgresql+psycopg://"))
         with psycopg.connect(url, autocommit=True) as session:
             session.cursor().executemany(_NEW_CONVERSATION.format("%s").encode(), [(name,) for name in _IDS])
-            bodies = [_BODY] * BATCH
-            return _timed(lambda number: _append_to_postgres(session, str(number), bodies))
+
+            def append(number: int, count: int) -> None:
+                session.execute(_POSTGRES, {"ids": _IDS[:count], "names": [str(number)] * count, "bodies": [_BODY] * count})
+
+            yield append
 
 
-def _append_to_postgres(session: "psycopg.Connection[tuple[object, ...]]", name: str, bodies: list[bytes]) -> None:
-    session.execute(_POSTGRES, {"ids": _IDS, "names": [name] * BATCH, "bodies": bodies})
-
-
-def _timed(append: Callable[[int], None]) -> tuple[float, float]:
+def _timed(append: Append) -> tuple[float, float]:
     """Rows per second, and the driving process's CPU seconds per 1,000 rows."""
     batches, started, cpu = 0, time.monotonic(), time.process_time()
     while time.monotonic() < started + SECONDS:
-        append(batches)
+        append(batches, BATCH)
         batches += 1
     rows = batches * BATCH
     return rows / (time.monotonic() - started), (time.process_time() - cpu) / rows * 1000

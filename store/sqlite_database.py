@@ -129,30 +129,31 @@ class SqliteDatabase:
         return await piece.outcome
 
     async def _write_groups(self) -> None:
-        while True:
-            try:
-                pieces = await self._pieces.take()
-            except Closed:
-                return
-            try:
-                await self._write_group(pieces)
-            except Exception as error:
-                for piece in pieces:
-                    piece.failed(error)
-
-    async def _write_group(self, pieces: Sequence[_Piece[Any]]) -> None:
         with self._writer.connect() as connection:
-            transaction = connection.begin()
-            alone = len(pieces) == 1
-            for piece in pieces:
-                piece.run(connection, alone=alone)
-                if not alone:
-                    _check_open(connection)
-            end = transaction.rollback if alone and pieces[0].broke else transaction.commit
-            await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
-            self._written = True
-            if any(piece.stumbled for piece in pieces):
-                connection.invalidate()
+            while True:
+                try:
+                    pieces = await self._pieces.take()
+                except Closed:
+                    return
+                try:
+                    await self._write_group(connection, pieces)
+                except Exception as error:
+                    _undo(connection)
+                    for piece in pieces:
+                        piece.failed(error)
+
+    async def _write_group(self, connection: Connection, pieces: Sequence[_Piece[Any]]) -> None:
+        transaction = connection.begin()
+        alone = len(pieces) == 1
+        for piece in pieces:
+            piece.run(connection, alone=alone)
+            if not alone:
+                _check_open(connection)
+        end = transaction.rollback if alone and pieces[0].broke else transaction.commit
+        await asyncio.get_running_loop().run_in_executor(self._commit_thread, end)
+        self._written = True
+        if any(piece.stumbled for piece in pieces):
+            connection.invalidate()
         for piece in pieces:
             piece.committed()
 
@@ -170,6 +171,14 @@ class SqliteDatabase:
         self._read_threads.shutdown()
         self._writer.dispose()
         self._reader.dispose()
+
+
+def _undo(connection: Connection) -> None:
+    """After a fault: the next group begins with nothing under way, if need be on a new connection."""
+    connection.rollback()
+    driver = connection.connection.driver_connection
+    if driver is None or driver.in_transaction:
+        connection.invalidate()
 
 
 def _check_open(connection: Connection) -> None:
@@ -217,6 +226,7 @@ def _engine(path: Path, size: int, begin: str, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        driver.execute(begin)  # a fifth of what SQLAlchemy's way costs, once a group
 
     return engine

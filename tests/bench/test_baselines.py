@@ -25,6 +25,9 @@ def test_all_bare_parts_move_something() -> None:
 @pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def test_bare_inserts(engine: str) -> None:
     assert inserts.run_insert_baseline(engine).rate > 100
+    waits = inserts.lone_inserts(engine, 50, 0.2)
+    assert len(waits) == 10
+    assert 0 < waits[0] <= waits[-1] < 10
 
 
 @pytest.mark.postgresql
