@@ -6,6 +6,7 @@ another goes through the same, but isn't refused for still being counted where t
 This module must not know HTTP, gRPC, or how an edge reports.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -15,6 +16,7 @@ from mesh import errors
 from mesh.credentials import TICKET_SECONDS, Identity, Ticket, TicketIssuer
 
 ALTERNATIVES = 2  # enough to get past one dead edge without asking again
+SOME = 8  # nodes among which they are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,7 @@ class Door:
             raise errors.no_capacity(self._retry_after())
         ticket = self._issuer.issue(identity, chosen.node_id, wall)
         self._fleet.assign(chosen.node_id, ticket.ticket_id, connection, now + TICKET_SECONDS)
-        others = [node for node in nodes if node is not chosen]
-        return Admission(self._url(chosen), ticket, self._alternatives(others, asker))
+        return Admission(self._url(chosen), ticket, self._alternatives(nodes, chosen, asker))
 
     def move(self, mover: Mover, origin: Edge, now: float, wall: float) -> Place:
         """Give a client that is to leave an edge another one, near it, and a ticket good until TICKET_SECONDS after it leaves.
@@ -116,7 +117,10 @@ class Door:
         if 0 < self._caps.per_user <= of_user - counted:
             raise errors.too_many_connections("this user", self._caps.per_user, self._retry_after())
 
-    def _alternatives(self, others: list[Node], asker: Asker) -> list[str]:
+    def _alternatives(self, nodes: Sequence[Node], chosen: Node, asker: Asker) -> list[str]:
+        """The policy's choice among a few other nodes: which of a thousand it would be makes no odds."""
+        some = self._random.sample(nodes, min(len(nodes), SOME))
+        others = [node for node in some if node.node_id != chosen.node_id]
         urls: list[str] = []
         while len(urls) < ALTERNATIVES and (node := self._policy(others, asker, self._random)) is not None:
             urls.append(self._url(node))

@@ -7,7 +7,7 @@ doesn't count twice.
 Counted for the caps, per network and per user: connections that edges reported, and assignments under way (tickets handed out
 that have neither arrived nor run out). A client that moves from one edge to another is counted at the one it leaves until that
 reports it gone, so the assignment that moves it counts as load, but not for the caps. Every operation costs the same however many
-edges and connections there are (the order of expiries: its logarithm), except `nodes`, which is one step per edge.
+edges and connections there are (the order of expiries: its logarithm). `nodes` is a view: only what is looked at is made.
 
 Several balancers know the same reports, but each only its own assignments. So one sees an edge emptier than it is by what the
 others have assigned to it and it has not yet reported: what they assign in the time from a ticket to its arrival's report, some
@@ -18,8 +18,9 @@ This module must not know streams, tickets' texts, tokens, or HTTP.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from balancer.policies.node import Node
 from mesh.addresses import network
@@ -78,8 +79,30 @@ class Edge:
     @property
     def node(self) -> Node:
         """The edge as a policy sees it."""
-        profile = self.profile
-        return Node(profile.edge_id, profile.zone, self.connections, len(self.under_way), profile.capacity, self.draining)
+        return self.node_at(self.heard)
+
+    def node_at(self, now: float) -> Node:
+        """The same at that time: one that is silent takes nobody."""
+        profile, leaves = self.profile, self.draining or now - self.heard >= SILENCE_SECONDS
+        return Node(profile.edge_id, profile.zone, self.connections, len(self.under_way), profile.capacity, leaves)
+
+
+class _Nodes(Sequence[Node]):
+    """Edges as policies see them, each made when it is looked at: who places one client looks at a few of a thousand."""
+
+    def __init__(self, edges: Sequence[Edge], now: float) -> None:
+        self._edges = edges
+        self._now = now
+
+    def __len__(self) -> int:
+        return len(self._edges)
+
+    @overload
+    def __getitem__(self, at: int) -> Node: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Node]: ...
+    def __getitem__(self, at: int | slice) -> Node | Sequence[Node]:
+        return _Nodes(self._edges[at], self._now) if isinstance(at, slice) else self._edges[at].node_at(self._now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._edges: dict[str, Edge] = {}
+        self._listed: list[Edge] = []  # the same, to be picked from
         self._assignments: dict[str, _Assignment] = {}
         self._expiries: list[tuple[float, str]] = []  # a heap of (when, ticket id), for lives differ
         self._by_network: Counter[str] = Counter()
@@ -105,6 +129,7 @@ class Fleet:
         if older is not None:
             self.leave(older)
         edge = self._edges[profile.edge_id] = Edge(profile, now)
+        self._listed.append(edge)
         for connection in connections:
             self._open(edge, connection)
         edge.connections = edge.open.total()
@@ -115,6 +140,7 @@ class Fleet:
         if not self.holds(edge):
             return
         del self._edges[edge.profile.edge_id]
+        self._listed.remove(edge)
         for connection, count in edge.open.items():
             self._count(connection, -count)
         for ticket_id in list(edge.under_way):
@@ -169,9 +195,9 @@ class Fleet:
         """Connections and assignments of this connection's network and of its user; an unknown network counts none."""
         return self._by_network[connection.network] if connection.network else 0, self._by_user[connection.user_id]
 
-    def nodes(self, now: float) -> list[Node]:
-        """Every edge heard from lately, as policies see it."""
-        return [edge.node for edge in self._edges.values() if now - edge.heard < SILENCE_SECONDS]
+    def nodes(self, now: float) -> Sequence[Node]:
+        """Every edge, as policies see it; of use until something changes."""
+        return _Nodes(self._listed, now)
 
     def connections_of(self, user_id: str) -> dict[str, int]:
         """How many connections of a user each edge reported, by edge id; edges without any are left out."""

@@ -52,7 +52,8 @@ async def serve(settings: BalancerSettings, registry: Registry, telemetry: Telem
         app.add_routes(public_routes(telemetry, lambda: _missing(fleet), settings.admin_url))
         grpc_port = await stack.enter_async_context(_grpc(servicer, settings, telemetry, registry.local))
         stack.callback(servicer.close)
-        options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": HEADER_SECONDS}
+        # A connection that says nothing for so long is closed: the kernel need not ask whether it lives.
+        options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": HEADER_SECONDS, "tcp_keepalive": False}
         port = await stack.enter_async_context(listen(app, settings.host, settings.port, _tls(settings), **options))
         instance = _instance(settings, grpc_port, port)
         leveller = _leveller(servicer, instance.instance_id, settings)

@@ -24,7 +24,7 @@ SESSIONS_PER_SECOND = 1_000.0
 RESUMED = "resumed, one edge"
 MOST_SESSIONS = 15_000  # what one process may have open, of 20,000 files, beside those that are on their way
 GROUP = 100  # users who share a conversation
-AT_ONCE = 100  # attempts under way in a closed loop: enough that every process always has work
+AT_ONCE = 400  # attempts under way in a closed loop: in truth all are; enough that every process always has work
 STORM_SECONDS = 0.5  # the SDK's first wait is at random up to here
 
 

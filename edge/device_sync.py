@@ -37,6 +37,7 @@ class DeviceSync:
         self._held: deque[tuple[str, int, bytes]] = deque()
         self._token = ""
         self._asked = False
+        self._answered = False
         self._again = False
         self.complete = False
 
@@ -74,20 +75,19 @@ class DeviceSync:
             device_id=self._device_id, positions=positions, history_limit=self._history_limit, page_token=self._token
         )
 
-    def on_page(self, page: link_pb2.SyncPage) -> None:
-        """A page arrived and its frames were written."""
+    def on_page(self, page: link_pb2.SyncPage) -> dict[str, int]:
+        """A page arrived and its frames were written. Gives, at the first, the positions that stand for acknowledgements: those of
+        the conversations that aren't in it, for where something was sent the device will say itself how far it is."""
         self._asked = False
         self._token = page.next_page_token
         awaited = {position.conversation_id: position.seq for position in page.positions}
         if awaited:
             self._pages.append(awaited)
             self._reached.update(awaited)
-        if self._token:
-            return
-        if self._again:
-            self._again = False
-        else:
-            self.complete = True
+        if not self._token:
+            self.complete, self._again = not self._again, False
+        first, self._answered = not self._answered, True
+        return {name: seq for name, seq in self._positions.items() if name not in awaited} if first else {}
 
     def on_acknowledged(self, conversation_id: str, seq: int) -> None:
         """The device has everything up to `seq`."""

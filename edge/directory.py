@@ -4,11 +4,13 @@ A user is online here while at least one session with their ordinal is; the dire
 """
 
 from array import array
+from itertools import islice
 
 from pyroaring import BitMap
 
 from edge.session import Session
 
+KNOWN_USERS = 50_000  # whose ordinals are remembered, who is here and who was: 100 bytes each
 _NONE: tuple[Session, ...] = ()
 
 
@@ -20,9 +22,14 @@ class Directory:
         self._by_device: dict[tuple[str, str], Session] = {}
         self._by_ordinal: dict[int, tuple[Session, ...]] = {}  # tuples: a reader is not disturbed by one that ends
         self._online = BitMap()  # its keys
+        self._ordinals: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._by_number)
+
+    def ordinal(self, user_id: str) -> int:
+        """The dense number of a user who was here lately; 0 for others. It never changes: who comes back need not ask for it."""
+        return self._ordinals.get(user_id, 0)
 
     def enter(self, session: Session) -> Session | None:
         """Add a session; gives the older one of the same device, which is to end."""
@@ -34,6 +41,7 @@ class Directory:
 
     def online(self, session: Session) -> bool:
         """The session's ordinal is known; True when it is the user's first session here."""
+        self._learn(session.user_id, session.user_ordinal)
         others = self._by_ordinal.get(session.user_ordinal, _NONE)
         self._by_ordinal[session.user_ordinal] = (*others, session)
         if not others:
@@ -68,6 +76,13 @@ class Directory:
     def here(self, users: BitMap) -> "array[int]":
         """Those of these users who are online here, ascending."""
         return (users & self._online).to_array()
+
+    def _learn(self, user_id: str, ordinal: int) -> None:
+        """Past the bound the older half is forgotten at once: one by one, a dictionary would look through all that went before."""
+        self._ordinals.setdefault(user_id, ordinal)
+        if len(self._ordinals) > KNOWN_USERS:
+            for known in list(islice(self._ordinals, KNOWN_USERS // 2)):
+                del self._ordinals[known]
 
     def _offline(self, session: Session) -> bool:
         sessions = self._by_ordinal.get(session.user_ordinal, _NONE)

@@ -1,6 +1,7 @@
-"""When what gathers is to go: the first at once, those that follow it closely together."""
+"""When what gathers is to go: the first at once, those that follow it closely together, and in a rush more of them."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 
@@ -10,18 +11,25 @@ class Pace:
     Args:
         seconds: from one opening to the next, at least.
         go: lets go what has gathered.
+        longest: to what that stretches when much gathers: so that what costs as much for one as for a hundred is done less often
+            when there is no time for it.
+        rush: how much a second begins to be much.
     """
 
-    __slots__ = ("_due", "_go", "_seconds", "_went")
+    __slots__ = ("_due", "_gathered", "_go", "_longest", "_rush", "_seconds", "_shortest", "_went")
 
-    def __init__(self, seconds: float, go: Callable[[], None]) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, go: Callable[[], None], longest: float = 0.0, rush: float = math.inf) -> None:
+        self._shortest = self._seconds = seconds
+        self._longest = max(seconds, longest)
+        self._rush = rush
+        self._gathered = 0
         self._go = go
         self._due: asyncio.TimerHandle | None = None
         self._went = 0.0
 
     def gathered(self) -> None:
         """Something waits to go."""
+        self._gathered += 1
         if self._due is None:
             loop = asyncio.get_running_loop()
             self._due = loop.call_at(self._went + self._seconds, self._open)
@@ -33,4 +41,6 @@ class Pace:
 
     def _open(self) -> None:
         self._due, self._went = None, asyncio.get_running_loop().time()
+        self._seconds = min(max(self._gathered / self._rush, self._shortest), self._longest)
+        self._gathered = 0
         self._go()

@@ -63,8 +63,9 @@ class MeshPort(Protocol):
 class EdgePort(MeshPort, Protocol[S]):
     """The mesh, and the rest of the edge."""
 
-    def enter(self, session: S) -> None:
-        """Hello came: the session now counts, and an older one of the same device ends."""
+    def enter(self, session: S) -> int:
+        """Hello came: the session now counts, and an older one of the same device ends. Gives the user's ordinal, 0 if it isn't
+        known here."""
 
     def announce(self, session: S) -> None:
         """The ordinal is known: announce it on every link; `Session.on_announced` follows."""

@@ -167,8 +167,11 @@ class Session:
         now, expires = self._lifetime.heard + self._wall, self._lifetime.expires + self._wall
         self._write(server_frames.welcome(frame.request_id, self.number, self.user_id, self._rules, now, expires))
         self._voice.device_id = hello.device_id
-        self._edge.enter(self)
-        self._voice.open()
+        ordinal = self._edge.enter(self)
+        if ordinal:
+            self.on_opened(ordinal)
+        else:
+            self._voice.open()
 
     def _on_heartbeat(self, frame: frames_pb2.ClientFrame, now: float) -> None:
         self._write(server_frames.heartbeat(frame.request_id))
@@ -221,8 +224,6 @@ class Session:
         if self.state is not State.OPENING:
             return
         self._move(Event.OPENED)
-        for conversation_id, seq in self._catch_up.positions.items():  # what the device has is as good as acknowledged
-            self._voice.mark(conversation_id, seq, 0)
         self._voice.opened(user_ordinal)
         self._edge.announce(self)
 
@@ -258,7 +259,8 @@ class Session:
             self._client.write(frame, CHAT, asked=True)
         for position in page.positions:
             self._owe(position.conversation_id, position.seq, now)
-        sync.on_page(page)
+        for conversation_id, seq in sync.on_page(page).items():  # what the device has is as good as acknowledged
+            self._voice.mark(conversation_id, seq, 0)
         self._pull(now)
 
     def on_delivery(self, traffic_class: int, conversation_id: str, seq: int, frame: bytes, now: float) -> None:

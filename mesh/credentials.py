@@ -1,28 +1,37 @@
 """Who a client is: tokens, which the business signs, and tickets, which a balancer signs for one edge.
 
-A token is a JWT with `sub` = user id, checked for algorithm, signature, issuer, audience and expiry. A ticket is a JWT too, bound
-to one edge *instance* and good for one connection within 30 seconds, or until 30 seconds after the client's appointment there. As
-only that one process can accept it, remembering the ids it has seen is enough to make it single-use: no shared cache is asked, and
-a restarted edge is another instance.
+A token is a JWT with `sub` = user id, checked for algorithm, signature, issuer, audience and expiry; one that was found good is
+remembered. A ticket is a Fernet (the recipe of `cryptography` for a text that nobody else can make or read), for balancers and
+edges alone, bound to one edge *instance* and good for one connection within 30 seconds, or until 30 seconds after the client's
+appointment there. As only that one process can accept it, remembering the ids it has seen is enough to make it single-use: no
+shared cache is asked, and a restarted edge is another instance.
 """
 
 import asyncio
 import base64
+import json
+import math
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field, SecretStr, model_validator
 
 from mesh import errors, naming
+from mesh.known_tokens import KnownTokens
 from mesh.settings import ServiceSettings
 
 TICKET_SECONDS = 30.0
 CLOCK_LEEWAY_SECONDS = 5.0  # between the machine that signs tokens and ours
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key at least as long as the hash
-_TICKET_ISSUER = "tidings-balancer"
+KNOWN_TOKENS = 50_000  # remembered as good: some 15 MB
+PUBLISHED_SECONDS = 300.0  # so long a token is remembered whose key may be withdrawn: as long as PyJWKClient remembers the keys
+_TICKET_PURPOSE = b"tidings ticket"  # of the key derived from the secret: nothing else made of that secret is a ticket
 _LATEST = 253_402_300_799.0  # the last second of the year 9999: what later code can still write as a date
 # Besides what PyJWT says, what Python says of text that isn't Unicode or JSON nested too deep.
 _REFUSALS = (jwt.PyJWTError, ValueError, RecursionError)
@@ -79,6 +88,7 @@ class TokenVerifier:
         self._issuer = settings.token_issuer
         self._audience = settings.token_audience
         self._jwks = jwt.PyJWKClient(settings.token_jwks_url, timeout=5) if settings.token_jwks_url else None
+        self._known: KnownTokens[Identity] = KnownTokens(KNOWN_TOKENS)
 
     async def verify(self, token: str, now: float) -> Identity:
         """The user a token names.
@@ -86,6 +96,10 @@ class TokenVerifier:
         Raises:
             TidingsError: UNAUTHENTICATED, with what is wrong; UNAVAILABLE when the published keys can't be read.
         """
+        known = self._known.get(token, now)
+        return await self._examine(token, now) if known is None else known
+
+    async def _examine(self, token: str, now: float) -> Identity:
         try:
             key, algorithms = await self._key(token)
             claims = _decode(token, key, algorithms, issuer=self._issuer, audience=self._audience, now=now)
@@ -95,7 +109,10 @@ class TokenVerifier:
             raise errors.unauthenticated(f"the token was refused ({error})") from error
         if not naming.USER_ID.fullmatch(claims["sub"]):
             raise errors.unauthenticated("the token's `sub` is not a user id (1-128 characters of [A-Za-z0-9._@+-])")
-        return Identity(claims["sub"], float(claims["exp"]))
+        identity = Identity(claims["sub"], float(claims["exp"]))
+        lasting = math.inf if key is self._key_of_ours else now + PUBLISHED_SECONDS
+        self._known.learn(token, identity, min(identity.expires + CLOCK_LEEWAY_SECONDS, lasting))
+        return identity
 
     async def _key(self, token: str) -> tuple[object, list[str]]:
         """The key for a token and the only algorithms it may be used with: never both families for one key."""
@@ -123,30 +140,24 @@ def mint_token(
 
 
 class TicketIssuer:
-    """Signs tickets; the balancer's side."""
+    """Makes tickets; the balancer's side."""
 
     def __init__(self, secret: str) -> None:
-        self._key = _prepared(secret)
+        self._fernet = _fernet(secret)
 
     def issue(self, identity: Identity, edge_id: str, now: float, wait: float = 0.0) -> Ticket:
         """A ticket for one connection of this user at this edge instance, good for TICKET_SECONDS after `wait` seconds."""
         ticket_id, expires = secrets.token_urlsafe(16), now + wait + TICKET_SECONDS
-        claims = {
-            "sub": identity.user_id,
-            "iss": _TICKET_ISSUER,
-            "aud": edge_id,
-            "jti": ticket_id,
-            "exp": expires,
-            "session_exp": identity.expires,
-        }
-        return Ticket(jwt.encode(claims, self._key, algorithm="HS256"), ticket_id, expires)
+        said = json.dumps([edge_id, identity.user_id, identity.expires, ticket_id, expires])
+        text = self._fernet.encrypt_at_time(said.encode(), int(now)).decode().rstrip("=")  # it is to stand in a URL as it is
+        return Ticket(text, ticket_id, expires)
 
 
 class TicketVerifier:
-    """Accepts each ticket once; the edge's side."""
+    """Accepts each ticket once; the edge's side. Without a secret, it accepts none."""
 
     def __init__(self, secret: str, edge_id: str) -> None:
-        self._key = _prepared(secret)
+        self._fernet = _fernet(secret) if secret else None
         self._edge_id = edge_id
         # Ticket id -> expiry, in the order of arrival: roughly that of expiry, which is enough.
         self._used: OrderedDict[str, float] = OrderedDict()
@@ -157,26 +168,40 @@ class TicketVerifier:
         Raises:
             TidingsError: UNAUTHENTICATED, with what is wrong.
         """
-        try:
-            claims = _decode(text, self._key, ["HS256"], issuer=_TICKET_ISSUER, audience=self._edge_id, now=now)
-        except _REFUSALS as error:
-            raise errors.unauthenticated(f"the ticket was refused ({error})") from error
+        edge_id, user_id, session_expires, ticket_id, expires = self._read(text)
+        if edge_id != self._edge_id:
+            raise errors.unauthenticated("the ticket was refused (it is for another edge)")
+        if expires + CLOCK_LEEWAY_SECONDS <= now:
+            raise errors.unauthenticated("the ticket was refused (it has expired)")
         self._forget(now)
-        ticket_id = claims["jti"]
         if ticket_id in self._used:
             raise errors.unauthenticated("the ticket was used before")
-        self._used[ticket_id] = claims["exp"]
-        return Identity(claims["sub"], float(claims["session_exp"])), ticket_id
+        self._used[ticket_id] = expires
+        return Identity(user_id, session_expires), ticket_id
+
+    def _read(self, text: str) -> tuple[str, str, float, str, float]:
+        """What a balancer said: the edge, the user, until when the user's token lasts, the ticket's id, its end."""
+        if self._fernet is None:
+            raise errors.unauthenticated("the ticket was refused (this edge has no ticket_secret)")
+        try:
+            edge_id, user_id, session_expires, ticket_id, expires = json.loads(self._fernet.decrypt(text + "=" * (-len(text) % 4)))
+        except (InvalidToken, ValueError) as error:  # ValueError: it isn't even ASCII
+            raise errors.unauthenticated("the ticket was refused (no balancer of this mesh made it)") from error
+        return edge_id, user_id, session_expires, ticket_id, expires
 
     def _forget(self, now: float) -> None:
         while self._used and next(iter(self._used.values())) + CLOCK_LEEWAY_SECONDS <= now:
             self._used.popitem(last=False)
 
 
-def _prepared(secret: str) -> jwt.PyJWK | str:
-    """A secret as a key: PyJWT examines one given as text each time, which costs as much as the signature. None stays none."""
-    if not secret:
-        return secret
+def _fernet(secret: str) -> Fernet:
+    """The key is derived (RFC 5869): Fernet's have a length, and ours serve this purpose alone."""
+    key = HKDF(SHA256(), 32, salt=None, info=_TICKET_PURPOSE).derive(secret.encode())
+    return Fernet(base64.urlsafe_b64encode(key))
+
+
+def _prepared(secret: str) -> jwt.PyJWK:
+    """A secret as a key: PyJWT examines one given as text each time, which costs as much as the signature."""
     text = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
     return jwt.PyJWK({"kty": "oct", "k": text, "alg": "HS256"})
 

@@ -21,7 +21,7 @@ from tidings.router.v1.link_pb2 import ClientEnvelope, SessionOpened, SyncPage
 from tidings.store.v1.message_log_pb2 import ConversationRun, DeviceSync, DeviceSyncPage, ListEntriesRequest, SyncDevicesRequest
 
 _QUEUE = 50_000  # devices waiting to sync: an edge's worth coming back at once
-_DEVICES = 32  # devices in one call: with full pages of small messages, under a megabyte
+_DEVICES = 100  # devices in one call: the store bounds its answer, so that those behind come with their next pages
 _FETCHES = 5_000  # pages of history asked for and not yet begun
 _READERS = 8  # pages of history read at once
 _DEFAULT_PAGE = 100  # entries, when a client names no limit

@@ -100,7 +100,8 @@ class Links:
         hurried = bool(batch.opened_user_ordinals) and not self._receipts.room_for(len(batch.receipts))
         if batch.receipts and not hurried:
             await self._receipts.accept(batch.receipts)
-        link.received(sequence, tell_now=bool(batch.opened_user_ordinals) or not (batch.envelopes or batch.receipts))
+        # Answers tell it, too, and follow soon.
+        link.received(sequence, tell_now=not batch.envelopes and (bool(batch.opened_user_ordinals) or not batch.receipts))
         if batch.closed_sessions:
             await self._presence.closed(link, batch.closed_sessions)
         for envelope in batch.envelopes:

@@ -1,4 +1,5 @@
-"""Fetches what devices missed: three statements for any number of devices, on one snapshot."""
+"""Fetches what devices missed: two statements for any number of devices that begin, one more for those that go on, on one
+snapshot."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,8 @@ from store.sync import Budget, DevicePlan, Question, Standing, SyncPage, Token, 
 
 _PENDING = Statement(
     """
-    SELECT devices.n, conversations.conversation_id
+    SELECT devices.n, conversations.conversation_id, conversations.last_seq, conversations.retained_from_seq,
+      members.visible_from_seq, cursors.seq AS cursor_seq, conversations.last_entry_at
     FROM {devices}
     JOIN members ON members.user_ordinal = devices.user_ordinal
     JOIN conversations ON conversations.conversation_id = members.conversation_id
@@ -64,8 +66,9 @@ def sync_devices(connection: Connection, questions: Sequence[Question]) -> list[
 
 def plan_devices(connection: Connection, questions: Sequence[Question]) -> Plans:
     """What these questions need to have read."""
-    tokens = _tokens(connection, questions)
-    standings = _standings(connection, questions, tokens)
+    standings = _begun(connection, questions)
+    tokens = [question.token or Token(tuple(standings[n])) for n, question in enumerate(questions)]
+    _go_on(connection, questions, standings)
     budget = Budget()
     plans = [plan(question, token, standings[n], budget) for n, (question, token) in enumerate(zip(questions, tokens, strict=True))]
     return Plans(plans, budget)
@@ -79,28 +82,32 @@ def pages(plans: Plans, entries: Iterable[Entry]) -> list[SyncPage]:
     return [page(chosen, _cut(chosen, found), plans.budget) for chosen in plans.plans]
 
 
-def _tokens(connection: Connection, questions: Sequence[Question]) -> list[Token]:
-    """What is left of each sync: from its token, or, on its first page, everything missed."""
+def _begun(connection: Connection, questions: Sequence[Question]) -> list[dict[str, Standing]]:
+    """Where the devices that ask for their first page stand, in all conversations of which they missed something, in the order in
+    which these are to be sent; nothing for the others."""
     first = [(n, question) for n, question in enumerate(questions) if question.token is None]
     devices = [(n, question.user_ordinal, question.device_id) for n, question in first]
     positions = [(n, name, seq) for n, question in first for name, seq in question.positions.items()]
-    pending: defaultdict[int, list[str]] = defaultdict(list)
-    if devices:
-        for n, conversation_id in _PENDING(connection, devices=devices, positions=positions):
-            pending[n].append(conversation_id)
-    return [question.token or Token(tuple(pending[n])) for n, question in enumerate(questions)]
+    standings: list[dict[str, Standing]] = [{} for _ in questions]
+    for n, name, *stands in _PENDING.rows(connection, devices=devices, positions=positions) if devices else ():
+        standings[n][name] = _standing(*stands)
+    return standings
 
 
-def _standings(connection: Connection, questions: Sequence[Question], tokens: Sequence[Token]) -> list[dict[str, Standing]]:
+def _go_on(connection: Connection, questions: Sequence[Question], standings: list[dict[str, Standing]]) -> None:
+    """Add where the devices that ask for a further page stand now, in the conversations of its window."""
     wanted = [
         (n, question.user_ordinal, question.device_id, conversation_id)
-        for n, (question, token) in enumerate(zip(questions, tokens, strict=True))
-        for conversation_id in window(question, token)
+        for n, question in enumerate(questions)
+        if question.token is not None
+        for conversation_id in window(question, question.token)
     ]
-    standings: list[dict[str, Standing]] = [{} for _ in questions]
-    for n, name, last_seq, retained_from, visible_from, cursor, last_at in _STANDINGS(connection, wanted=wanted) if wanted else ():
-        standings[n][name] = Standing(last_seq, max(retained_from, visible_from), visible_from, cursor, last_at)
-    return standings
+    for n, name, *stands in _STANDINGS.rows(connection, wanted=wanted) if wanted else ():
+        standings[n][name] = _standing(*stands)
+
+
+def _standing(last_seq: int, retained_from: int, visible_from: int, cursor: int | None, last_entry_at: int) -> Standing:
+    return Standing(last_seq, max(retained_from, visible_from), visible_from, cursor, last_entry_at)
 
 
 def _cut(chosen: DevicePlan, found: dict[str, dict[int, Entry]]) -> dict[str, list[Entry]]:

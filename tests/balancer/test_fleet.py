@@ -95,8 +95,10 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def nodes_are_what_the_model_says(self) -> None:
-        heard = [edge for edge in self.known.values() if self.now - edge.heard < SILENCE_SECONDS]
-        expected = {(edge.name, edge.reported, len(edge.assigned), edge.draining) for edge in heard}
+        silent = {name for name, edge in self.known.items() if self.now - edge.heard >= SILENCE_SECONDS}
+        expected = {
+            (edge.name, edge.reported, len(edge.assigned), edge.draining or edge.name in silent) for edge in self.known.values()
+        }
         nodes = self.fleet.nodes(self.now)
         assert {(node.node_id, node.connections, node.under_way, node.draining) for node in nodes} == expected
         assert [edge.profile.edge_id for edge in self.fleet.edges()] == sorted(self.known)
@@ -118,6 +120,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.fleet.leave(known.edge)
         remains: Any = self.fleet
         assert not remains._edges
+        assert not remains._listed
         assert not remains._assignments
         assert not remains._by_network
         assert not remains._by_user

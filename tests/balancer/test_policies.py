@@ -2,8 +2,10 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from balancer.policies import POLICIES, named
 from balancer.policies.consistent_hash import EPSILON, consistent_hash
 from balancer.policies.node import Asker, Node
-from balancer.policies.two_choices import two_choices
+from balancer.policies.two_choices import DRAWS, two_choices
 
 node_lists = st.lists(
     st.builds(
@@ -72,6 +74,43 @@ def test_it_is_a_function_of_its_arguments(policy: str, nodes: list[Node], seed:
 def test_two_choices_never_takes_the_fullest_of_two() -> None:
     nodes = [Node("calm", "", 10, 0, 100), Node("busy", "", 0, 11, 100)]
     assert {two_choices(nodes, Asker("u"), Random(seed)) for seed in range(50)} == {nodes[0]}
+
+
+class Looked(Sequence[Node]):
+    """Nodes, and how often one was looked at."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes, self.times = nodes, 0
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, at: Any) -> Any:
+        self.times += 1
+        return self.nodes[at]
+
+
+@pytest.mark.parametrize("zone", ["", "a"])
+def test_two_choices_looks_at_a_few_of_many(zone: str) -> None:
+    nodes = [Node(f"edge-{n}", "ab"[n % 2], n, 0, 1_000, draining=n % 5 == 0) for n in range(900)]
+    loads, looks = list[int](), 0
+    for seed in range(200):
+        seen = Looked(nodes)
+        picked = two_choices(seen, Asker("u", zone), Random(seed))
+        assert picked is not None
+        assert picked.takes_more
+        assert picked.zone == (zone or picked.zone)
+        loads.append(picked.load)
+        looks += seen.times
+    assert looks / len(loads) < 2 * DRAWS, "once in some hundred times all are gone through"
+    assert 250 < sum(loads) / len(loads) < 350, "the less full of two is a third of the way up"
+
+
+def test_two_choices_finds_the_last_that_takes_more() -> None:
+    nodes = [Node(f"edge-{n}", "", 10, 0, 10) for n in range(900)]
+    assert two_choices(nodes, Asker("u"), Random(0)) is None
+    nodes[777] = replace(nodes[777], connections=3)
+    assert two_choices(nodes, Asker("u"), Random(0)) is nodes[777]
 
 
 def test_two_choices_counts_what_is_under_way_so_a_burst_spreads() -> None:

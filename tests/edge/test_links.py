@@ -45,6 +45,19 @@ async def test_a_user_is_announced_to_every_router_before_the_sync(start: Start)
         assert [ordinal] in [list(request.batch.opened_user_ordinals) for request in router.requests]
 
 
+async def test_who_comes_back_is_synced_behind_the_announcement_in_one_round(start: Start) -> None:
+    edge = await start()
+    first = await edge.online("alice")
+    await first.socket.close()
+    await edge.router.saw(lambda router: any(request.batch.closed_user_ordinals for request in router.requests))
+    await edge.online("alice")
+    assert len(edge.router.envelopes("open_session")) == 1, "the ordinal is remembered"
+    batches = [request.batch for request in edge.router.requests]
+    came = max(n for n, batch in enumerate(batches) if batch.opened_user_ordinals)
+    asked = max(n for n, batch in enumerate(batches) if any(one.HasField("sync_device") for one in batch.envelopes))
+    assert asked == came, "nothing is waited for, for a router acts on the comings of a request before its envelopes"
+
+
 async def test_no_sync_while_a_router_has_not_heard_the_announcement(start: Start) -> None:
     edge = await start(routers=2)
     _, other = owners(edge, "alice")

@@ -212,3 +212,26 @@ async def test_the_first_goes_at_once_and_those_that_follow_go_together() -> Non
         await asyncio.wait_for(opened.wait(), WAIT)
     assert len(went) == 2
     assert went[1] - went[0] >= 0.05
+
+
+async def test_in_a_rush_more_is_gathered() -> None:
+    went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
+
+    def go() -> None:
+        went.append(loop.time())
+        opened.set()
+
+    pace = Pace(0.01, go, longest=0.2, rush=100.0)
+    for _ in range(3):
+        opened.clear()
+        for _ in range(10):
+            pace.gathered()
+        await asyncio.wait_for(opened.wait(), WAIT)
+    assert went[1] - went[0] >= 0.1, "ten are as many as come in a tenth of a second"
+    opened.clear()
+    pace.gathered()
+    await asyncio.wait_for(opened.wait(), WAIT)
+    opened.clear()
+    pace.gathered()
+    await asyncio.wait_for(opened.wait(), WAIT)
+    assert went[4] - went[3] < 0.1, "it is over"

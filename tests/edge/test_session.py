@@ -68,6 +68,7 @@ class Mesh:
         self.marks: dict[str, int] = {}
         self.notifications: list[str] = []
         self.entered = self.announced = self.left = 0
+        self.ordinal = 0  # what the edge knows of the user
         self.errors: list[int] = []
 
     def ask(self, session: int, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
@@ -88,8 +89,9 @@ class Mesh:
         assert user_ordinal
         self.notifications += notification_ids
 
-    def enter(self, session: Session) -> None:
+    def enter(self, session: Session) -> int:
         self.entered += 1
+        return self.ordinal
 
     def announce(self, session: Session) -> None:
         self.announced += 1
@@ -360,7 +362,7 @@ def test_a_client_that_never_acknowledges_is_sent_its_entries_ever_more_seldom()
 def test_what_is_said_before_the_ordinal_is_known_goes_out_in_order() -> None:
     client, mesh = Client(), Mesh()
     one = session(client, mesh)
-    one.on_frame(f.ClientFrame(hello=f.Hello(device_id="d", resume=[Position(conversation_id=CHATS[1], seq=2)])), 0.0)
+    one.on_frame(f.ClientFrame(hello=f.Hello(device_id="d")), 0.0)
     for number in (1, 2):
         one.on_frame(send(number, CHATS[0]), 0.0)
     one.on_frame(f.ClientFrame(mark_read=f.MarkRead(conversation_id=CHATS[0], seq=3)), 0.0)
@@ -370,9 +372,36 @@ def test_what_is_said_before_the_ordinal_is_known_goes_out_in_order() -> None:
     assert [expects for _, _, expects in mesh.asked] == [Expects.OPENED]
     one.on_opened(42)
     assert [expects for _, _, expects in mesh.asked[1:]] == [Expects.STORED, Expects.STORED, Expects.PRESENCE]
-    assert mesh.marks == {CHATS[0]: 3, CHATS[1]: 2}
+    assert mesh.marks == {CHATS[0]: 3}
     assert sorted(mesh.notifications) == IDS[:2]
     assert mesh.announced == 1
+
+
+def test_a_user_known_here_is_not_asked_for() -> None:
+    client, mesh = Client(), Mesh()
+    mesh.ordinal = 42
+    one = session(client, mesh)
+    one.on_frame(f.ClientFrame(hello=f.Hello(device_id="d")), 0.0)
+    assert client.arms() == ["welcome"]
+    assert (mesh.asked, mesh.announced) == ([], 1)
+    one.on_announced(0.0)
+    assert [(envelope.user_ordinal, expects) for _, envelope, expects in mesh.asked] == [(42, Expects.SYNC_PAGE)]
+
+
+def test_what_hello_says_the_device_has_is_marked_unless_more_of_it_comes() -> None:
+    client, mesh = Client(), Mesh()
+    one = session(client, mesh)
+    resume = [Position(conversation_id=chat, seq=2) for chat in CHATS[:2]]
+    one.on_frame(f.ClientFrame(hello=f.Hello(device_id="d", resume=resume)), 0.0)
+    one.on_opened(42)
+    one.on_announced(0.0)
+    assert not mesh.marks
+    page = link_pb2.SyncPage(positions=[Position(conversation_id=CHATS[0], seq=3)], next_page_token="more")
+    one.on_sync_page(page, 0.0)
+    assert mesh.marks == {CHATS[1]: 2}, "of the other the device will say itself how far it is"
+    one.on_frame(f.ClientFrame(acknowledge=f.Acknowledge(positions=[Position(conversation_id=CHATS[0], seq=3)])), 0.0)
+    one.on_sync_page(link_pb2.SyncPage(), 0.0)
+    assert mesh.marks == {CHATS[0]: 3, CHATS[1]: 2}
 
 
 def test_notifications_acknowledged_before_the_ordinal_is_known_are_bounded() -> None:

@@ -142,7 +142,7 @@ class EdgeLoad(_message.Message):
 
     @_builtins.property
     def arrived_ticket_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids (JWT "jti") of tickets that arrived, so that they stop counting as under way."""
+        """Ids of tickets that arrived, so that they stop counting as under way."""
 
     def __init__(
         self,
