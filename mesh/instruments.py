@@ -2,10 +2,12 @@
 
 An OpenTelemetry instrument that is called once a batch costs some thirty microseconds, for its code is cold by then: that was a
 tenth of what a router did for a lone message. So counts are plain numbers, for which the meter asks when it is read, and samples
-are kept and recorded many together. For one event loop.
+are kept and recorded many together. Counters are for one event loop.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
@@ -36,7 +38,7 @@ class Counter:
 
 
 class Samples:
-    """A histogram of seconds.
+    """A histogram of seconds. Threads may share it.
 
     Args:
         histogram: where samples go, many at once.
@@ -44,7 +46,7 @@ class Samples:
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._kept: list[tuple[float, Labels]] = []
+        self._kept: deque[tuple[float, Labels]] = deque()
 
     def record(self, seconds: float, labels: Labels = NO_LABELS) -> None:
         """Take a sample."""
@@ -54,6 +56,6 @@ class Samples:
 
     def flush(self) -> None:
         """Record what is kept: before anybody reads."""
-        kept, self._kept = self._kept, []
-        for seconds, labels in kept:
-            self._histogram.record(seconds, labels)
+        with suppress(IndexError):  # it is empty: others may flush it at the same time
+            while True:
+                self._histogram.record(*self._kept.popleft())

@@ -38,8 +38,8 @@ def interrupt_nobody() -> None:
     A service that writes to the next one wakes it. On a machine that they share, the kernel would stop the one in the middle of
     its work for the other, at every hop: finishing first costs less, and all is there sooner (docs/adr/0014).
     """
-    if hasattr(os, "SCHED_BATCH"):
-        with suppress(OSError):  # a sandbox may not let us: then it is as it was
+    with suppress(AttributeError, OSError):  # not Linux, or a sandbox that won't let us: then it is as it was
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # who started us with another policy knows why
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 

@@ -95,6 +95,7 @@ class Notifications:
     async def leave(self, within: float) -> None:
         """This router stops: take no more, finish the steps under way, and give up what isn't over; another goes on at once."""
         self._leaving = True
+        await self._preparation.leave(within)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=within)
         runs = list(self._table)

@@ -9,6 +9,7 @@ its reason to fail, if it has a name; a fault of ours makes the run be given up 
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,10 @@ class Preparation:
         self._unread: batching.Batcher[NotificationRun] = batching.Batcher(capacity, _READ)
         self._tasks: asyncio.PriorityQueue[tuple[bool, tuple[int, float, str], int, _Task]] = asyncio.PriorityQueue()
         self._count = itertools.count()
+        self._under_way = 0
+        self._leaving = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def read(self, run: NotificationRun) -> bool:
         """Look at a run's record: to prepare it, or because it may have changed. False without room."""
@@ -122,13 +127,37 @@ class Preparation:
             if self._table.crowded_out(task.run):  # more were taken at once than there is room for: it is claimed again
                 self._table.end(task.run, "crowded", self._clock())
                 continue
-            try:
-                await self._prepare(task)
-            except errors.TidingsError as error:
-                self._on_error(task, error)
-            except Exception as fault:
-                _log.exception("notification not prepared", notification=task.run.notification_id)
-                self._on_error(task, errors.internal(f"an unforeseen fault: {fault!r}"))
+            if self._leaving:
+                return
+            with self._working():
+                await self._attempt(task)
+
+    async def leave(self, within: float) -> None:
+        """Begin nothing more, and wait for what is under way: a first step that is being stored is to be sent, too."""
+        self._leaving = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+
+    async def _attempt(self, task: _Task) -> None:
+        try:
+            await self._prepare(task)
+        except errors.TidingsError as error:
+            self._on_error(task, error)
+        except Exception as fault:
+            _log.exception("notification not prepared", notification=task.run.notification_id)
+            self._on_error(task, errors.internal(f"an unforeseen fault: {fault!r}"))
 
     async def _read(self, batch: list[NotificationRun]) -> None:
         runs = {run.notification_id: run for run in batch if run.phase is not Phase.OVER}

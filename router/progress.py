@@ -110,7 +110,7 @@ class ProgressWriter:
             return
         if not self._table.told(run, result.report, self._clock()):
             return
-        if result.fenced:
+        if result.fenced and not result.early:
             self._table.end(run, "fenced", self._clock())
             return
         run.lease_until = called + self._lease

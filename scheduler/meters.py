@@ -1,4 +1,4 @@
-"""The scheduler's metrics. Counted per batch: an instrument costs about a microsecond a call.
+"""The scheduler's metrics, counted per batch.
 
 Every name begins with `scheduler_`, so that services sharing a process and its telemetry don't share an instrument.
 """

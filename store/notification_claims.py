@@ -88,7 +88,7 @@ def claim(connection: Connection, claimer_id: str, limit: int, lease: int, now: 
     send_times = _send_times(connection)
     others = (row for statement in (_LAPSED, _MISSED) for row in statement(connection, now=now, most=limit))
     found = [*map(from_row, others), *_waiting(connection, send_times, limit, now, (_EVER, now))]
-    found = sorted(found, key=_order)[:limit]
+    found = sorted(found, key=lambda one: (one.early(now), *_order(one)))[:limit]
     found += sorted(_waiting(connection, send_times, limit - len(found), now, (now, now + ahead)), key=_order)
     chosen = notification_uploads.first_within(connection, found, View.BRIEF, _CLAIMED_BYTES)
     before = {one.notification_id: one for one in chosen}

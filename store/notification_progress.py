@@ -179,7 +179,7 @@ def _take(step: Step, rows: Rows, books: Books, lease: int, now: int) -> StepRes
         return StepResult(True, rows[step.notification_id])
     if step.sent and one.early(now):
         rows[step.notification_id] = one.renewed(now + lease)
-        return StepResult(False, rows[step.notification_id], early=True)
+        return StepResult(True, rows[step.notification_id], early=True)  # fenced, too: an owner that doesn't know `early` stops
     rows[step.notification_id] = _finished(_progressed(one.renewed(now + lease), step, books, now), step, now)
     return StepResult(False, rows[step.notification_id])
 

@@ -7,12 +7,14 @@ two statements in a pipeline, which is the other way, a batch of one costs the s
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
 
+from store.ports import PassingError
 from store.postgres_database import CONNECT_SECONDS, LIVELINESS, SESSION_OPTIONS
 from store.retrying import passing_faults
 
@@ -74,6 +76,15 @@ class PostgresLine:
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._cursor: AsyncCursor[tuple[Any, ...]] | None = None
 
+    async def open(self) -> None:
+        """Open the connection and make the routine before anybody waits for it; a fault that may pass is left for `run` to meet.
+
+        Raises:
+            psycopg.Error: it will never be possible, for instance because the role may not make temporary functions.
+        """
+        with suppress(PassingError), passing_faults():
+            await self._open()
+
     async def run(self, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run the routine; gives its rows once they are durable.
 
@@ -81,9 +92,9 @@ class PostgresLine:
             PassingError: the connection was lost or could not be made, or another transaction was in the way.
             psycopg.Error: the data is at fault; nothing was done.
         """
+        cursor = self._cursor or await self._reopened()
         with passing_faults():
             try:
-                cursor = self._cursor or await self._open()
                 await cursor.execute(self._calling, values, prepare=True)
                 return await cursor.fetchall()
             except BaseException:
@@ -97,8 +108,15 @@ class PostgresLine:
         if connection is not None:
             await connection.close()
 
+    async def _reopened(self) -> AsyncCursor[tuple[Any, ...]]:
+        """What fails here is no fault of the data."""
+        try:
+            return await self._open()
+        except psycopg.Error as error:
+            raise PassingError(str(error).strip()) from error
+
     async def _open(self) -> AsyncCursor[tuple[Any, ...]]:
-        self._connection = await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             self._conninfo,
             autocommit=True,
             options=SESSION_OPTIONS,
@@ -106,6 +124,10 @@ class PostgresLine:
             client_encoding="utf8",
             **LIVELINESS,
         )
-        await self._connection.execute(self._routine.making)
-        self._cursor = self._connection.cursor(binary=True)
+        try:
+            await connection.execute(self._routine.making)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._cursor = connection, connection.cursor(binary=True)
         return self._cursor

@@ -136,6 +136,8 @@ class PostgresMessageLog:
         conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         log = cls(database, conninfo, clock)
         try:
+            await log._entries.open()
+            await log._marks.open()
             yield log
         finally:
             await log._entries.close()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import aiohttp
@@ -42,6 +43,21 @@ def test_every_sample_is_read_whenever_it_was_taken(telemetry: Telemetry) -> Non
     text = telemetry.exposition().decode()
     assert 'wait_seconds_count{why="turn"} 1001.0' in text
     assert 'wait_seconds_bucket{le="0.003",why="turn"} 0.0' in text
+
+
+def test_samples_of_several_threads_are_each_read_once(telemetry: Telemetry) -> None:
+    latency = telemetry.histogram("thinking_seconds", "In threads")
+
+    def think() -> None:
+        for _ in range(5_000):
+            latency.record(0.004)
+
+    threads = [threading.Thread(target=think) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "thinking_seconds_count 20000.0" in telemetry.exposition().decode()
 
 
 def test_services_of_one_process_share_a_counter(telemetry: Telemetry) -> None:

@@ -47,9 +47,9 @@ class NotificationMesh:
         return await (stack or self.stack).enter_async_context(server)
 
     async def router(self, stack: AsyncExitStack | None = None, **settings: object) -> "RouterHand":
-        """A router, and who calls it."""
+        """A router, until that stack is closed, and who calls it, for longer."""
         instance = await self.mesh.router(stack, **(QUICK | settings))
-        channel = await (stack or self.stack).enter_async_context(grpc.aio.insecure_channel(instance.grpc_address))
+        channel = await self.stack.enter_async_context(grpc.aio.insecure_channel(instance.grpc_address))
         return RouterHand(self.memory, instance, NotificationServiceStub(channel))
 
     async def control(self, kept: Kept, **action: Any) -> store.StoredNotification:

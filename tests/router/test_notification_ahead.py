@@ -1,7 +1,9 @@
 """Notifications that a router was given ahead of their time, and first steps that are stored with the audience."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from pyroaring import BitMap
@@ -86,6 +88,21 @@ async def test_the_first_step_is_stored_with_the_audience_before_it_is_sent(worl
     assert _steps(world, kept) == [{1, 2}, {3}], "nobody's sending is written twice"
 
 
+async def test_a_first_step_being_stored_when_its_router_leaves_is_sent(world: NotificationMesh) -> None:
+    kept = world.memory.put("a", 1, 2)
+    world.memory.answering.clear()
+    async with AsyncExitStack() as first:
+        leaving = await world.router(first)
+        async with edge(leaving.address, 1) as one:
+            await leaving.start()
+            await world.memory.until(lambda: bool(kept.sent))
+            closing = asyncio.create_task(first.aclose())
+            await _takes_no_more(leaving)
+            world.memory.answering.set()
+            await one.until(lambda: one.notified(kept.notification_id) == [1])
+            await closing
+
+
 async def test_a_first_step_whose_answer_was_lost_is_sent_once_and_not_written_again(world: NotificationMesh) -> None:
     router = await world.router(resend_seconds=60)
     kept = world.memory.put("a", 1, 2, 3)
@@ -109,6 +126,13 @@ async def test_one_of_a_lower_priority_goes_after_a_higher_one_of_the_same_time(
         await router.start()
         await one.until(lambda: len(one.broadcasts) == 2)
         assert [sent.notification_id for sent in one.broadcasts] == [high.notification_id, low.notification_id]
+
+
+async def _takes_no_more(router: RouterHand) -> None:
+    """Wait until it has begun to leave."""
+    async with asyncio.timeout(10):
+        while not await router.start(store.Claim(notification_id="n-unknown", fence=1)):  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.01)
 
 
 def _steps(world: NotificationMesh, kept: Kept) -> list[set[int]]:

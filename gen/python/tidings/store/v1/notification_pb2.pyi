@@ -1059,7 +1059,7 @@ class ProgressResult(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EARLY_FIELD_NUMBER: _builtins.int
     fenced: _builtins.bool
-    """The fence is not the one now: stop; nothing was written."""
+    """The fence is not the one now: stop; nothing was written. Also with `early`, for those who don't know that."""
     priority: _builtins.int
     """Its priority now."""
     early: _builtins.bool
