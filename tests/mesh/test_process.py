@@ -41,11 +41,6 @@ def started(program: str, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, text=True)
 
 
-def threads(process: subprocess.Popen[str]) -> list[Path]:
-    """One folder of each."""
-    return list(Path(f"/proc/{process.pid}/task").iterdir())
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
     with started(SERVICE) as process:
@@ -53,12 +48,28 @@ def test_a_signal_ends_a_process_in_order(number: signal.Signals) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == "built\n"
         assert '"serving"' in process.stderr.readline()
-        assert all(os.sched_getscheduler(int(thread.name)) == os.SCHED_BATCH for thread in threads(process))
         process.send_signal(number)
         output, errors = process.communicate(timeout=20)
     assert output == "closed\n"
     assert '"stopping"' in errors
     assert process.returncode == 0
+
+
+def policies(process: subprocess.Popen[str]) -> set[int]:
+    """Of its threads."""
+    return {os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{process.pid}/task").iterdir()}
+
+
+@pytest.mark.skipif(os.sched_getscheduler(0) != os.SCHED_OTHER, reason="these tests were given another policy")
+@pytest.mark.parametrize(("chosen", "kept"), [(os.SCHED_OTHER, os.SCHED_BATCH), (os.SCHED_IDLE, os.SCHED_IDLE)])
+def test_a_process_interrupts_nobody_unless_it_was_told_how_to_run(chosen: int, kept: int) -> None:
+    program = f"import os; os.sched_setscheduler(0, {chosen}, os.sched_param(0))\n{SERVICE}"
+    with started(program) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "built\n"
+        assert policies(process) == {kept}
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 SLOW = """
