@@ -9,6 +9,7 @@ from tidings.client.v1 import frames_pb2 as pb
 from tidings_client import state_schema
 from tidings_client.acknowledgements import INTERVAL, MAX_NOTIFICATIONS, NotificationAcknowledgements
 from tidings_client.notifications import LONGEST_LIFE, NotificationInbox, ServerClock
+from tidings_client.showing import Showing
 from tidings_client.state import KEPT_AFTER_EXPIRY, Changes, ReceivedNotification, State
 
 ID = "n" + "a" * 26
@@ -121,6 +122,22 @@ def test_what_has_expired_is_not_shown_from_that_moment_on() -> None:
     assert state.waiting_notifications(HOUR) == 0
     assert state.show_notification(HOUR - 1) is not None
     state.close()
+
+
+async def test_what_expires_while_the_disk_takes_its_time_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    device.receive(device.made(ID, expires_in=1), device.made(OTHER, expires_in=60))
+    showing, show = Showing(device.state, device.clock), device.state.show_notification
+
+    def slowly(now: int) -> pb.Notification | None:
+        shown = show(now)
+        device.now += 2
+        return shown
+
+    monkeypatch.setattr(device.state, "show_notification", slowly)
+    given = await showing.next()
+    assert given is not None
+    assert given.notification_id == OTHER
 
 
 def test_ids_are_forgotten_some_time_after_their_expiry() -> None:

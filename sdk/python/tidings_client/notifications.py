@@ -73,7 +73,7 @@ class NotificationInbox:
             _log.warning("a notification was ignored: %s", fault)
             return
         kept = self._state.notification(name)
-        expires, shown = kept or (_expiry(notification, now), False)
+        expires, shown = kept or (expiry(notification, now), False)
         if now >= expires and not shown:
             _log.debug("notification %s came after its expiry", name)
         elif kept is not None:
@@ -119,7 +119,8 @@ def _fault(notification: pb.Notification) -> str:
     return ""
 
 
-def _expiry(notification: pb.Notification, now: int) -> int:
+def expiry(notification: pb.Notification, now: int) -> int:
+    """From when it is void, in milliseconds as `now`; one that names no time lives as long as any."""
     return _milliseconds(notification.expire_time) if notification.HasField("expire_time") else now + LONGEST_LIFE
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 from tidings_client.model import Notification, notification_of
-from tidings_client.notifications import ServerClock
+from tidings_client.notifications import ServerClock, expiry
 from tidings_client.state import State
 
 
@@ -35,10 +35,10 @@ class Showing:
         await asyncio.sleep(0)  # each waits for the disk: whoever takes thousands lets others have a turn
         while not self._closed:
             notification = self._state.show_notification(self._clock.now())
-            if notification is not None:
+            if notification is None:
+                await self._arrived.wait()
+            elif self._clock.now() < expiry(notification, self._clock.now()):  # a disk may have taken longer than it had to live
                 return notification_of(notification)
-            arrived = self._arrived
-            await arrived.wait()
         return None
 
 
