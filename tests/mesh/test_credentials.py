@@ -225,7 +225,7 @@ def test_without_a_secret_no_ticket_is_accepted() -> None:
 def test_a_ticket_that_was_changed_is_refused() -> None:
     checking, issued = TicketVerifier(SECRET, "edge-1"), ticket()
     assert issued.isascii() and not set(issued) & set("=+/&? "), "it stands in a URL as it is"
-    for at in range(len(issued)):
+    for at in range(len(issued) - 1):  # the last character has bits that say nothing
         refused_ticket(issued[:at] + ("A" if issued[at] != "A" else "B") + issued[at + 1 :], checking)
     assert checking.verify(issued, NOW)[0].user_id == "alice"
 
