@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from edge.connection import Connection
 from edge.metrics import EdgeMetrics
 from edge.population import Population
 from edge.session import Session
@@ -18,15 +19,19 @@ SETTLE_SECONDS = 0.5  # after a link changed, wait so long for others: one pass 
 async def tick_sessions(population: Population, switchboard: Switchboard, clock: Callable[[], float], interval: float) -> None:
     """Look at the deadlines of all sessions every `interval` seconds."""
     while True:
-        connections = population.all()
-        for start in range(0, len(connections), SLICE):
-            now = clock()
-            for connection in connections[start : start + SLICE]:
-                if connection.session.deadline <= now:
-                    _tick(connection.session, switchboard, now)
-            switchboard.flush()
-            await asyncio.sleep(0)
+        await _tick_all(population.all(), switchboard, clock)
         await asyncio.sleep(interval)
+
+
+async def _tick_all(connections: list[Connection], switchboard: Switchboard, clock: Callable[[], float]) -> None:
+    """Apart, so that while nobody is looked at nobody is held: the last connection would stay until another comes."""
+    for start in range(0, len(connections), SLICE):
+        now = clock()
+        for connection in connections[start : start + SLICE]:
+            if connection.session.deadline <= now:
+                _tick(connection.session, switchboard, now)
+        switchboard.flush()
+        await asyncio.sleep(0)
 
 
 def _tick(session: Session, switchboard: Switchboard, now: float) -> None:

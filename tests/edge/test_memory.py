@@ -17,6 +17,7 @@ from edge.websocket import WebSocketConnection, WebSocketHandler
 from tests.edge.conftest import WAIT, Start
 
 OBJECTS = 24  # of ours and of the aiohttp parser, for a session at rest; one more is a reason to think, and to move this number
+TICK_SECONDS = 0.25  # from one look of the edge at all sessions to the next
 BYTES = 1_650  # of them
 SHARED = (Services, Switchboard, Rules, FrameReader, WebSocketHandler, asyncio.BaseTransport)
 NO_STATE = (type, FunctionType, BuiltinFunctionType, ModuleType)
@@ -74,9 +75,10 @@ async def test_aiohttp_forgets_an_upgraded_connection(start: Start) -> None:
 
 async def test_an_ended_session_goes_without_the_collector(start: Start) -> None:
     """Else those who come and go would fill an edge until the collector looks at everything."""
-    before, edge = len(alive(WebSocketConnection)), await start()
+    before, edge = len(alive(WebSocketConnection)), await start(handshake_seconds=4 * TICK_SECONDS)
     clients = [await edge.online(user, "phone") for user in ("alice", "bob")]
     assert len(alive(WebSocketConnection)) == before + 2
+    await asyncio.sleep(2 * TICK_SECONDS)  # whoever looks at all sessions by and by is not to keep the last of them either
     gc.disable()
     try:
         for client in clients:
