@@ -13,6 +13,7 @@ from rich.table import Table
 from bench.baselines import Baseline
 from bench.figures import Figures
 from bench.knee import Trial
+from bench.latency import summarize
 from bench.tables import figures_table, print_head, print_rest, table
 
 STORED = "stored, most"
@@ -65,15 +66,14 @@ class ChatReport(Figures):
         """Note what the database alone takes for messages that come as they did in the calm span.
 
         Args:
-            insert: gives the seconds, in order of length, for a rate.
+            insert: gives the seconds each took, for a rate.
         """
         for span in self.measurements:
             if span.name == CALM:
-                waits = insert(span.account["offered_rate"])
+                waits = summarize(insert(span.account["offered_rate"]))
                 how = f"one row a transaction, {span.account['offered_rate']:,.0f}/s offered, nothing else running"
-                for share in (50, 99):
-                    value = round(waits[len(waits) * share // 100] * 1e3, 2)
-                    self.beside(f"{driver}, one by one, p{share}", value, "ms", f"{CALM}: until delivered, p{share}", how)
+                for rank, value in (("p50", waits.p50), ("p99", waits.p99)):
+                    self.beside(f"{driver}, one by one, {rank}", value, "ms", f"{CALM}: until delivered, {rank}", how)
 
     def _judge(self, span: Measurement) -> None:
         latency, calm = span.account["delivered_latency"], span.name == CALM

@@ -5,6 +5,7 @@ First in, first out: taking turns would only make each of them end later, and a 
 
 from array import array
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -72,10 +73,10 @@ class Broadcasts:
     Args:
         max_count, max_bytes: bounds of what waits; a broadcast that finds no room is dropped, for the router sends again what isn't
             acknowledged.
-        dropped: counts those dropped, by the value of Drop.
+        dropped: told of each that is dropped, by the value of Drop.
     """
 
-    def __init__(self, directory: Directory, max_count: int, max_bytes: int, dropped: dict[str, int]) -> None:
+    def __init__(self, directory: Directory, max_count: int, max_bytes: int, dropped: Callable[[str], None]) -> None:
         self._directory = directory
         self._max_count = max_count
         self._max_bytes = max_bytes
@@ -110,5 +111,5 @@ class Broadcasts:
         return None
 
     def _drop(self, why: Drop) -> Drop:
-        self._dropped[why.value] = self._dropped.get(why.value, 0) + 1
+        self._dropped(why.value)
         return why

@@ -1,17 +1,15 @@
-"""What an edge does by and by: session deadlines, broadcasts, syncing everybody again after a link was lost, publishing metrics."""
+"""What an edge does by and by: session deadlines, broadcasts, and syncing everybody again after a link was lost."""
 
 import asyncio
 from collections.abc import Callable
 
 from edge.connection import Connection
-from edge.metrics import EdgeMetrics
 from edge.population import Population
 from edge.session import Session
 from edge.switchboard import Switchboard
 
 SLICE = 500  # sessions looked at before others get their turn
 RESYNC_SLICE = 20  # sessions synced again at once
-PUBLISH_SECONDS = 1.0
 TURNS = 4  # of the event loop after each slice of what is for many: what takes others some turns is not to take as many slices
 SETTLE_SECONDS = 0.5  # after a link changed, wait so long for others: one pass then does for all
 
@@ -72,10 +70,3 @@ async def write_broadcasts(
             wanted.clear()
         for _ in range(TURNS):
             await asyncio.sleep(0)
-
-
-async def publish(metrics: EdgeMetrics) -> None:
-    """Publish the counters once a second."""
-    while True:
-        metrics.publish()
-        await asyncio.sleep(PUBLISH_SECONDS)

@@ -10,7 +10,7 @@ from edge.crowds import MANY, Crowds
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.metrics import EdgeMetrics
-from edge.outbox import CHAT, NOTIFICATION
+from edge.outbox import CHAT
 from edge.packet import Packet
 from edge.session import Session
 from tidings.router.v1 import link_pb2
@@ -38,7 +38,7 @@ class FanOut:
         self._json = json
         self._metrics = metrics
         self._failed = failed
-        self._broadcasts = Broadcasts(directory, MAX_BROADCASTS, MAX_BROADCAST_BYTES, metrics.broadcasts_dropped)
+        self._broadcasts = Broadcasts(directory, MAX_BROADCASTS, MAX_BROADCAST_BYTES, metrics.broadcast_dropped)
         self._crowds = Crowds(directory, MAX_CROWD, MAX_CROWD_BYTES)
         self._crowded: OrderedDict[str, None] = OrderedDict()
         self._full = False
@@ -59,7 +59,7 @@ class FanOut:
         if not self._crowds.concerns(delivery):
             self._write(delivery, now)
         elif not self._crowds.offer(delivery):
-            self._metrics.dropped[delivery.traffic_class] = self._metrics.dropped.get(delivery.traffic_class, 0) + 1
+            self._metrics.dropped(delivery.traffic_class, 1)
             if delivery.traffic_class == CHAT:
                 self._resync(delivery, now)
 
@@ -86,7 +86,7 @@ class FanOut:
                         session.on_delivery(traffic_class, conversation_id, seq, frame, now)
                     except Exception:
                         self._failed(session)
-        self._count(traffic_class, written)
+        self._metrics.handed_out(traffic_class, written)
 
     def broadcast(self, broadcast: link_pb2.Broadcast) -> None:
         """Take a frame for many; `write_slice` writes it. One without room is counted, and the first of several logged."""
@@ -111,7 +111,7 @@ class FanOut:
                 session.on_packet(packet, now)
             except Exception:
                 self._failed(session)
-        self._count(packet.traffic_class, len(sessions) * len(packet.frames))
+        self._metrics.handed_out(packet.traffic_class, len(sessions) * len(packet.frames))
 
     def _write_broadcast(self, found: Slice, now: float) -> None:
         self._json.hold(found.frame)
@@ -120,10 +120,4 @@ class FanOut:
                 session.on_delivery(found.traffic_class, "", 0, found.frame, now)
             except Exception:
                 self._failed(session)
-        self._count(found.traffic_class, len(found.sessions))
-
-    def _count(self, traffic_class: int, written: int) -> None:
-        if traffic_class == CHAT:
-            self._metrics.messages_out += written
-        elif traffic_class == NOTIFICATION:
-            self._metrics.notifications_out += written
+        self._metrics.handed_out(found.traffic_class, len(found.sessions))

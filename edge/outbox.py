@@ -4,6 +4,7 @@ When full, presence and typing go first, then notifications, then receipts, each
 room the client is too slow. A lone frame fits whatever its size, or it could never be sent.
 """
 
+from collections.abc import Callable
 from enum import Enum, auto
 
 from tidings.router.v1 import link_pb2
@@ -13,6 +14,8 @@ RECEIPT = link_pb2.TRAFFIC_CLASS_RECEIPT
 NOTIFICATION = link_pb2.TRAFFIC_CLASS_NOTIFICATION
 PRESENCE = link_pb2.TRAFFIC_CLASS_PRESENCE
 _CLASSES = (CHAT, RECEIPT, NOTIFICATION, PRESENCE)  # the most important first; the numbers are 1-4
+
+Dropped = Callable[[int, int], None]
 
 
 class Fate(Enum):
@@ -47,14 +50,14 @@ class Outbox:
         """Bytes queued."""
         return self._bytes
 
-    def offer(self, frame: bytes, traffic_class: int, dropped: dict[int, int], *, asked: bool = False) -> Fate:
-        """Queue a frame; what had to go for it is added to `dropped` (class -> frames)."""
+    def offer(self, frame: bytes, traffic_class: int, dropped: Dropped, *, asked: bool = False) -> Fate:
+        """Queue a frame; `dropped` is told what had to go for it: class, frames."""
         if traffic_class not in _CLASSES:  # a router newer than this edge
             traffic_class = PRESENCE
         if not asked and self._frames and self._over(len(frame)) and not self._make_room(len(frame), traffic_class, dropped):
             if traffic_class == CHAT:
                 return Fate.TOO_SLOW
-            dropped[traffic_class] = dropped.get(traffic_class, 0) + 1
+            dropped(traffic_class, 1)
             return Fate.DROPPED
         queue = self._queues.get(traffic_class)
         if queue is None:
@@ -91,7 +94,7 @@ class Outbox:
     def _over(self, size: int) -> bool:
         return self._bytes + size > self._max_bytes or self._frames >= self._max_frames
 
-    def _make_room(self, size: int, traffic_class: int, dropped: dict[int, int]) -> bool:
+    def _make_room(self, size: int, traffic_class: int, dropped: Dropped) -> bool:
         """Drop less important classes, the least important first, until the frame fits; False when it still doesn't."""
         for victim in reversed(_CLASSES):
             if victim <= traffic_class:
@@ -101,9 +104,9 @@ class Outbox:
                 return True
         return False
 
-    def _drop(self, traffic_class: int, dropped: dict[int, int]) -> None:
+    def _drop(self, traffic_class: int, dropped: Dropped) -> None:
         queue = self._queues.pop(traffic_class, None)
         if queue:
-            dropped[traffic_class] = dropped.get(traffic_class, 0) + len(queue)
+            dropped(traffic_class, len(queue))
             self._bytes -= sum(map(len, queue))
             self._frames -= len(queue)

@@ -46,7 +46,6 @@ async def serve(settings: EdgeSettings, registry: Registry, telemetry: Telemetry
         clockwork.tick_sessions(edge.population, edge.switchboard, time.monotonic, _tick_seconds(settings)),
         clockwork.resync_sessions(edge.resync, edge.switchboard, time.monotonic, settings.resyncs_per_second),
         clockwork.write_broadcasts(edge.broadcasts, edge.switchboard, time.monotonic, time.time),
-        clockwork.publish(edge.metrics),
         watch_loop_lag(edge.on_lag),
     )
     async with AsyncExitStack() as stack:

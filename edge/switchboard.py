@@ -116,7 +116,7 @@ class Switchboard:
     def ask(self, session: int, key: str, envelope: link_pb2.ClientEnvelope, expects: Expects) -> None:
         """See EdgePort."""
         if expects is Expects.STORED:
-            self._metrics.messages_in += 1
+            self._metrics.accepted()
         self._routes.ask(session, key, envelope, expects, self._clock())
 
     def tell(self, key: str, envelope: link_pb2.ClientEnvelope) -> None:
@@ -131,7 +131,7 @@ class Switchboard:
 
     def acknowledge_notifications(self, notification_ids: Collection[str], user_ordinal: int) -> None:
         """See EdgePort."""
-        self._metrics.notification_acks += len(notification_ids)
+        self._metrics.acknowledged(len(notification_ids))
         self._acks.acknowledge(notification_ids, user_ordinal)
 
     def enter(self, session: Session) -> int:

@@ -27,6 +27,14 @@ def token(user_id: str, lifetime: float = 3600) -> str:
     return mint_token(SECRET, user_id, time.time(), lifetime)
 
 
+def metric(telemetry: Telemetry, name: str, **labels: str) -> float:
+    """The sum of a metric's samples with these labels."""
+    text = telemetry.exposition().decode()
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name and all(w in line for w in wanted)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
 class Client:
     """One WebSocket that speaks binary frames."""
 
@@ -114,11 +122,8 @@ class Edge:
         return client
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels, once it is published."""
-        text = self.telemetry.exposition().decode()
-        wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name and all(w in line for w in wanted)]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        """See `metric`."""
+        return metric(self.telemetry, name, **labels)
 
     async def counted(self, name: str, at_least: float = 1, **labels: str) -> None:
         """Wait until a metric shows so many."""

@@ -23,7 +23,7 @@ from edge.settings import EdgeSettings
 from edge.websocket import WebSocketConnection
 from edge.wire import pack
 from mesh.credentials import Identity
-from tests.edge.conftest import SECRET, Edge, Start
+from tests.edge.conftest import SECRET, Edge, Start, metric
 from tests.edge.test_broadcasts import Board, directory
 from tidings.client.v1.frames_pb2 import ServerFrame
 from tidings.router.v1 import link_pb2
@@ -176,7 +176,7 @@ async def test_everybody_elses_chat_goes_between_the_slices_of_a_large_conversat
     while board.board.write_slice(0.0, 0.0):
         pass
     assert len(board.written) == 1_002
-    assert board.metrics.messages_out == 1_002
+    assert metric(board.telemetry, "messages_total", direction="out") == 1_002
 
 
 async def test_the_session_that_caused_an_entry_is_left_out() -> None:
@@ -228,7 +228,7 @@ async def test_a_packet_never_overtakes_what_waits_for_its_session() -> None:
 async def test_past_the_bound_the_log_brings_it() -> None:
     board = Board(MANY + 1)
     board.put(deliveries=[delivery("a", seq) for seq in range(1, MAX_CROWD + 2)])
-    assert board.metrics.dropped == {CHAT: 1}
+    assert metric(board.telemetry, "outbox_dropped_frames_total", traffic_class="chat") == 1
     states = {session.state.name for ordinal in CROWD for session in board.board.directory.of_user(ordinal)}
     assert states == {"SYNCING"}
 

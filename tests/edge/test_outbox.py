@@ -1,6 +1,6 @@
 """The outbox against a model: bounded, in order within a class, dropping from the least important class, counting what it drops."""
 
-from collections import deque
+from collections import Counter, deque
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,15 +17,15 @@ class OutboxMachine(RuleBasedStateMachine):
         self.max_bytes, self.max_frames = max_bytes, max_frames
         self.outbox = Outbox(max_bytes, max_frames)
         self.model: dict[int, deque[bytes]] = {one: deque() for one in (CHAT, RECEIPT, NOTIFICATION, PRESENCE)}
-        self.dropped: dict[int, int] = {}
-        self.expected: dict[int, int] = {}
+        self.dropped = Counter[int]()
+        self.expected = Counter[int]()
         self.asked = 0
         self.serial = 0
 
     @rule(size=st.integers(4, 30), traffic_class=CLASSES)
     def offer(self, size: int, traffic_class: int) -> None:
         frame = self._frame(size)
-        fate = self.outbox.offer(frame, traffic_class, self.dropped)
+        fate = self.outbox.offer(frame, traffic_class, self._dropped)
         while self.queued and self._over(frame) and self._victim(traffic_class) is not None:
             victim = self._victim(traffic_class)
             assert victim is not None
@@ -42,7 +42,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(size=st.integers(4, 100))
     def offer_what_was_asked_for(self, size: int) -> None:
         frame = self._frame(size)
-        assert self.outbox.offer(frame, CHAT, self.dropped, asked=True) is Fate.QUEUED
+        assert self.outbox.offer(frame, CHAT, self._dropped, asked=True) is Fate.QUEUED
         self.model[CHAT].append(frame)
         self.asked += len(frame)
 
@@ -80,7 +80,10 @@ class OutboxMachine(RuleBasedStateMachine):
         return next((one for one in (PRESENCE, NOTIFICATION, RECEIPT) if one > traffic_class and self.model[one]), None)
 
     def _count(self, traffic_class: int, frames: int) -> None:
-        self.expected[traffic_class] = self.expected.get(traffic_class, 0) + frames
+        self.expected[traffic_class] += frames
+
+    def _dropped(self, traffic_class: int, frames: int) -> None:
+        self.dropped[traffic_class] += frames
 
     def _frame(self, size: int) -> bytes:
         self.serial += 1
@@ -92,8 +95,8 @@ TestOutbox = OutboxMachine.TestCase
 
 @given(st.lists(st.tuples(CLASSES, st.integers(0, 200)), max_size=200))
 def test_it_never_holds_more_than_its_bound(offers: list[tuple[int, int]]) -> None:
-    outbox, dropped = Outbox(500, 20), dict[int, int]()
+    outbox = Outbox(500, 20)
     for traffic_class, size in offers:
-        outbox.offer(bytes(size), traffic_class, dropped)
+        outbox.offer(bytes(size), traffic_class, lambda _class, _frames: None)
         assert outbox.size <= 500
         assert len(outbox) <= 20
