@@ -92,5 +92,5 @@ class EdgeMetrics:
         for delivery in deliveries:
             if delivery.traffic_class == CHAT and delivery.seq:
                 stored = ServerFrame.FromString(delivery.frame).new_message.entry.store_time
-                self._latency.record(max(0.0, time.time() - stored.ToNanoseconds() / 1e9))
+                self._latency.observe(max(0.0, time.time() - stored.ToNanoseconds() / 1e9))
             return

@@ -1,19 +1,16 @@
-"""Counters and histograms that cost next to nothing where they are used.
+"""Counters that cost next to nothing where they are used.
 
 An OpenTelemetry instrument that is called once a batch costs some thirty microseconds, for its code is cold by then: that was a
-tenth of what a router did for a lone message. So counts are plain numbers, for which the meter asks when it is read, and samples
-are kept and recorded many together. Counters are for one event loop.
+tenth of what a router did for a lone message. So counts are plain numbers, for which the meter asks when it is read. For one event
+loop.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 Labels = Mapping[str, str]
 NO_LABELS: Labels = {}
-_SAMPLES = 256  # kept until they are recorded
 
 
 class Counter:
@@ -35,27 +32,3 @@ class Counter:
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(count, dict(key)) for key, count in self._counts.items()]
-
-
-class Samples:
-    """A histogram of seconds. Threads may share it.
-
-    Args:
-        histogram: where samples go, many at once.
-    """
-
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
-        self._kept: deque[tuple[float, Labels]] = deque()
-
-    def record(self, seconds: float, labels: Labels = NO_LABELS) -> None:
-        """Take a sample."""
-        self._kept.append((seconds, labels))
-        if len(self._kept) >= _SAMPLES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Record what is kept: before anybody reads."""
-        with suppress(IndexError):  # it is empty: others may flush it at the same time
-            while True:
-                self._histogram.record(*self._kept.popleft())

@@ -34,7 +34,7 @@ class Meters:
     def pushed(self, count: int, oldest_seconds: float) -> None:
         """Deliveries written to a link, the oldest of which had waited so long."""
         self._messages.add(count, {"direction": "out"})
-        self._latency.record(oldest_seconds)
+        self._latency.observe(oldest_seconds)
 
     def dropped(self, traffic_class: TrafficClass.ValueType) -> None:
         """A delivery for which a link had no room."""

@@ -29,7 +29,7 @@ class Meters:
         self._claimed.add(len(notifications))
         first = [microseconds(one.spec.send_time) for one in notifications if one.fence == 1]
         if first:
-            self._lateness.record(max(0, now - min(first)) / SECOND)
+            self._lateness.observe(max(0, now - min(first)) / SECOND)
 
     def handed_over(self, count: int) -> None:
         """So many were taken by a router."""

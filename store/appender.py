@@ -72,7 +72,7 @@ class Appender:
         started = asyncio.get_running_loop().time()
         with self._telemetry.span("append", batches=len(jobs), entries=len(drafts)):
             outcomes = await self._stored(drafts)
-        self._seconds.record(asyncio.get_running_loop().time() - started)
+        self._seconds.observe(asyncio.get_running_loop().time() - started)
         self._count(outcomes)
         position = iter(outcomes)
         for job in jobs:

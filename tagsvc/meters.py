@@ -27,11 +27,11 @@ class Meters:
     def checkpointed(self, outcome: str, seconds: float) -> None:
         """A checkpoint "kept", "older" than another's, or "failed"."""
         self._checkpoints.add(1, {"outcome": outcome})
-        self._checkpoint.record(seconds)
+        self._checkpoint.observe(seconds)
 
     def evaluated(self, seconds: float) -> None:
         """An expression evaluated."""
-        self._evaluation.record(seconds)
+        self._evaluation.observe(seconds)
 
     def retried(self) -> None:
         """A call to a store failed and is made again."""

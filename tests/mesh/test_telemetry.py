@@ -20,26 +20,26 @@ def test_the_exposition_has_what_was_counted(telemetry: Telemetry) -> None:
     counter.add(3, {"direction": "in"})
     counter.add(2, {"direction": "in"})
     latency = telemetry.histogram("message_delivery_latency_seconds", "Store to socket")
-    latency.record(0.004)
-    latency.record(7.0)
+    latency.observe(0.004)
+    latency.observe(7.0)
     level = [5.0]
     telemetry.gauge("concurrent_websocket_connections", "Open now", lambda: level[0])
     text = telemetry.exposition().decode()
     assert 'messages_total{direction="in"} 5.0' in text
     assert "# HELP messages_total Messages taken" in text
     assert 'message_delivery_latency_seconds_bucket{le="0.005"} 1.0' in text
-    assert 'message_delivery_latency_seconds_bucket{le="10"} 2.0' in text
+    assert 'message_delivery_latency_seconds_bucket{le="10.0"} 2.0' in text
     assert "concurrent_websocket_connections 5.0" in text
     level[0] = 6.0
     assert "concurrent_websocket_connections 6.0" in telemetry.exposition().decode()
 
 
 def test_every_sample_is_read_whenever_it_was_taken(telemetry: Telemetry) -> None:
-    latency = telemetry.histogram("wait_seconds", "Waiting")
+    latency = telemetry.histogram("wait_seconds", "Waiting", ["why"])
     for _ in range(1_000):
-        latency.record(0.004, {"why": "turn"})
+        latency.labels("turn").observe(0.004)
     assert 'wait_seconds_count{why="turn"} 1000.0' in telemetry.exposition().decode()
-    latency.record(0.004, {"why": "turn"})
+    latency.labels("turn").observe(0.004)
     text = telemetry.exposition().decode()
     assert 'wait_seconds_count{why="turn"} 1001.0' in text
     assert 'wait_seconds_bucket{le="0.003",why="turn"} 0.0' in text
@@ -50,7 +50,7 @@ def test_samples_of_several_threads_are_each_read_once(telemetry: Telemetry) -> 
 
     def think() -> None:
         for _ in range(5_000):
-            latency.record(0.004)
+            latency.observe(0.004)
 
     threads = [threading.Thread(target=think) for _ in range(4)]
     for thread in threads:
