@@ -1,6 +1,7 @@
 """`tidings bench connect`: every session of an edge is lost at once, and all come back.
 
-Measured: how many a second are back, from the balancer's ticket over the upgrade and Hello to CaughtUp, as fast as it goes; then
+Measured: how many a second are back, from the upgrade over Hello to CaughtUp, as fast as it goes: straight at their edge with
+their token, as the SDK comes back when its connection was cut, and once by way of the balancer's ticket, as newcomers come; then
 how long each takes when attempts are due at a fixed rate, and whether any attempt fails; then what becomes of it when everybody
 comes as the SDK's first backoff says. One message was written in each conversation meanwhile, and must have come before CaughtUp.
 Beside it: bare WebSocket handshakes with aiohttp, by the same generator.
@@ -101,16 +102,18 @@ class _Run:
         self._clients.do("connect", url=self._target.url, tokens=tokens, group=GROUP)
         first = len(names) / (time.monotonic() - started)
         self._figures.add("connected for the first time", first, "/s", note="new users, groups made")
-        fast = self._return("as fast as it goes", at_once=AT_ONCE)
+        placed = self._return("placed anew", at_once=AT_ONCE)
+        self._figures.add("resumed, placed anew by the balancer", len(names) / placed["seconds"], "sessions/s")
+        fast = self._return("straight back", at_once=AT_ONCE, straight=True)
         rate = len(names) / fast["seconds"]
-        self._figures.add(RESUMED, rate, "sessions/s", SESSIONS_PER_SECOND, note=f"{AT_ONCE} at once")
+        self._figures.add(RESUMED, rate, "sessions/s", SESSIONS_PER_SECOND, note=f"straight back, {AT_ONCE} at once")
         self._paced()
         if self._options.storm:
-            self._return("storm", within=STORM_SECONDS)
+            self._return("storm", within=STORM_SECONDS, straight=True)
 
     def _paced(self) -> None:
-        account = self._return("paced", rate=self._options.rate)
-        extra = account["attempts"] - account["sessions"]
+        account = self._return("paced", rate=self._options.rate, straight=True)
+        extra = account["attempts"] - account["sessions"] + account["turned_away"]
         self._figures.add("failed attempts, paced", extra, "", 0.0, note=str(account["failures"] or ""))
 
     def _return(self, name: str, **how: float) -> dict[str, Any]:
@@ -126,7 +129,8 @@ class _Run:
 
     def _note(self, name: str, account: dict[str, Any], used: dict[str, float]) -> None:
         add, latency, count = self._figures.add, account["latency"], account["sessions"]
-        add(f"{name}: all back after", account["seconds"], "s", note=f"{account['attempts']:,} attempts for {count:,} sessions")
+        tried = f"{account['attempts']:,} attempts for {count:,} sessions, {account['turned_away']:,} turned away"
+        add(f"{name}: all back after", account["seconds"], "s", note=tried)
         add(f"{name}: due until caught up, p50", latency["p50"], "ms", note=f"p95 {latency['p95']:.1f}, most {latency['max']:.1f}")
         add(f"{name}: due until caught up, p99", latency["p99"], "ms")
         each = ", ".join(f"{one} {cpu / count * 1e3:.2f}" for one, cpu in used.items() if cpu / count >= 5e-6)

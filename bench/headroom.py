@@ -50,7 +50,7 @@ def of_returners(sessions: int, at_once: int, group: int, returned: float) -> He
     with sink() as (_, url), generator("bench.returners") as load:
         load.do("connect", url=url, tokens=people(sessions), group=group)
         load.do("drop")
-        account = load.do("return", at_once=at_once)
+        account = load.do("return", at_once=at_once, straight=True)
     return Headroom(sessions / account["seconds"] / returned, HOW)
 
 

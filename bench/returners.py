@@ -6,6 +6,8 @@ JSON lines on stdout.
     {"do": "return", "rate": 1000}   attempts to come back are due at this rate                                   -> an Account
     {"do": "return", "at_once": 100} so many come back at a time, as fast as it goes                              -> an Account
     {"do": "return", "within": 0.5}  each waits at random up to so many seconds, as the SDK does first            -> an Account
+    {"do": "return", "straight": true, …}   with any of these: to their edge, with their token, as the SDK does; only who is not
+                                            taken there asks a balancer. Otherwise each asks one for a place and a ticket.
     {"do": "bare", "port": …, "count": n, "at_once": 100}   handshakes only, with a bare server                   -> {"seconds": …}
     end of stdin                                                   -> leaves
 
@@ -55,6 +57,7 @@ class Account:
     seconds: float = 0.0  # from the first attempt until the last was caught up
     latency: Latency = field(default_factory=lambda: summarize(()))  # from when an attempt was due until caught up
     lateness: Latency = field(default_factory=lambda: summarize(()))  # the generator's own
+    turned_away: int = 0  # of those who came straight: who had to ask a balancer after all
     missed: int = 0  # entries written meanwhile that did not come before CaughtUp
     repeated: int = 0  # entries sent that the device had
     due_by_second: list[int] = field(default_factory=list)
@@ -65,7 +68,7 @@ class Account:
 class Returner:
     """One device of one user, and where it has come in its group's log."""
 
-    __slots__ = ("_caught_up", "_connection", "_wait", "repeated", "seq", "token", "told", "user_id")
+    __slots__ = ("_caught_up", "_connection", "_edge", "_wait", "repeated", "seq", "token", "told", "turned_away", "user_id")
 
     def __init__(self, user_id: str, token: str) -> None:
         self.user_id = user_id
@@ -73,18 +76,33 @@ class Returner:
         self.seq = 0
         self.told = 0
         self.repeated = 0
+        self.turned_away = 0
+        self._edge = ""  # where the last session was
         self._connection: WireConnection | None = None
         self._caught_up: asyncio.Future[None] | None = None
         self._wait = _FIRST_WAIT
 
-    async def open(self, url: str, conversation: str) -> None:
-        """Ask for a ticket, connect, resume, and wait until caught up."""
+    async def open(self, url: str, conversation: str, *, straight: bool = False) -> None:
+        """Connect, resume, and wait until caught up."""
         async with asyncio.timeout(_ATTEMPT_SECONDS):
-            address = await ticket(url, self.token)
-            self._caught_up = asyncio.get_running_loop().create_future()
-            self._connection = await connect(address, self._on_frame, self._on_close)
-            self._connection.send(self._hello(conversation))
+            connection = (await self._straight() if straight else None) or await self._placed(url)
+            self._connection, self._caught_up = connection, asyncio.get_running_loop().create_future()
+            connection.send(self._hello(conversation))
             await self._caught_up
+
+    async def _straight(self) -> WireConnection | None:
+        """A connection to the edge of the last session; None when it would not have us."""
+        try:
+            return await connect(self._edge, self._on_frame, self._on_close, token=self.token)
+        except (OSError, HandshakeRefusedError):
+            self.turned_away += 1
+            return None
+
+    async def _placed(self, url: str) -> WireConnection:
+        """A connection to where a balancer has a place."""
+        address = await ticket(url, self.token)
+        self._edge = address.partition("?")[0]
+        return await connect(address, self._on_frame, self._on_close)
 
     def drop(self) -> None:
         """Lose the connection, without a word."""
@@ -186,11 +204,11 @@ class Returners:
         await asyncio.sleep(_CALM_SECONDS)
         return len(everyone)
 
-    async def come_back(self, rate: float = 0.0, at_once: int = 0, within: float = 0.0) -> Account:
-        """All come back, in one of three ways."""
+    async def come_back(self, rate: float = 0.0, at_once: int = 0, within: float = 0.0, straight: bool = False) -> Account:
+        """All come back, in one of three ways, to their edge or to where a balancer places them."""
         everyone = [member for one in self._groups for member in one.members]
         random.shuffle(everyone)
-        return await _Return(self._url, self._groups, everyone).run(rate, at_once, within)
+        return await _Return(self._url, self._groups, everyone, straight=straight).run(rate, at_once, within)
 
     async def beat(self) -> None:
         """Keep the connections alive until cancelled."""
@@ -237,8 +255,9 @@ class Returners:
 class _Return:
     """One return of everybody."""
 
-    def __init__(self, url: str, groups: list[Group], everyone: list[Returner]) -> None:
+    def __init__(self, url: str, groups: list[Group], everyone: list[Returner], *, straight: bool) -> None:
         self._url = url
+        self._straight = straight
         self._conversations = {id(member): one for one in groups for member in one.members}
         self._everyone = everyone
         self._account = Account(sessions=len(everyone))
@@ -250,7 +269,7 @@ class _Return:
 
     async def run(self, rate: float, at_once: int, within: float) -> Account:
         """Bring them back."""
-        before = [member.repeated for member in self._everyone]
+        before = [(member.repeated, member.turned_away) for member in self._everyone]
         started, cpu = time.monotonic(), time.process_time()
         if rate:
             await self._paced(rate)
@@ -264,7 +283,8 @@ class _Return:
         account.attempts, account.failures = len(self._due), dict(self._failures)
         account.latency, account.lateness = summarize(self._latencies), summarize(self._lateness)
         account.missed = sum(member.seq < self._conversations[id(member)].last_seq for member in self._everyone)
-        account.repeated = sum(member.repeated for member in self._everyone) - sum(before)
+        account.repeated = sum(member.repeated for member in self._everyone) - sum(repeated for repeated, _ in before)
+        account.turned_away = sum(member.turned_away for member in self._everyone) - sum(turned for _, turned in before)
         account.due_by_second = _by_second(self._due, started)
         account.returned_by_second = _by_second(self._returned, started)
         return account
@@ -286,17 +306,17 @@ class _Return:
         await self._back(member, intended)
 
     async def _back(self, member: Returner, intended: float) -> None:
-        """Attempts until one succeeds."""
-        due = intended
+        """Attempts until one succeeds; only the first goes straight."""
+        due, straight = intended, self._straight
         while True:
             self._due.append(due)
             self._lateness.append(time.monotonic() - due)
             try:
-                await member.open(self._url, self._conversations[id(member)].conversation)
+                await member.open(self._url, self._conversations[id(member)].conversation, straight=straight)
             except _FAILURES as error:
                 self._failures[f"{type(error).__name__} {error}"[:80]] += 1
                 member.drop()
-                wait = member.backoff()
+                wait, straight = member.backoff(), False
                 due = time.monotonic() + wait
                 await asyncio.sleep(wait)
             else:

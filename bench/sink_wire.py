@@ -72,10 +72,10 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, head: bytes, body: bytes) -> None:
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-        if method == "GET":
-            self._upgrade(head, parse_qs(urlsplit(target).query)["ticket"][0])
-            return
         user = _header(head, b"authorization").decode().removeprefix("Bearer ")
+        if method == "GET":
+            self._upgrade(head, parse_qs(urlsplit(target).query).get("ticket", [user])[0])
+            return
         answer = self._party.post(target, user, body)
         if "ticket" in answer:
             host = _header(head, b"host").decode()

@@ -140,6 +140,7 @@ async def connect(
     on_close: Callable[[int], None],
     receive_buffer: int = 0,
     tls: ssl.SSLContext | None = None,
+    token: str = "",
 ) -> WireConnection:
     """Open a connection.
 
@@ -149,6 +150,7 @@ async def connect(
         on_close: given the close code.
         receive_buffer: bytes that the kernel may hold for us; 0 leaves that to the kernel.
         tls: whom to trust.
+        token: the bearer token to come with; empty when the URL has a ticket, or nobody asks.
 
     Raises:
         HandshakeRefusedError: the server did not upgrade.
@@ -158,7 +160,7 @@ async def connect(
     parts = urlsplit(url)
     if parts.scheme != ("wss" if tls else "ws") or not parts.hostname:
         raise ValueError(f"{url}: the generator was told to speak {'wss' if tls else 'plain ws'}:// only")
-    request = _request(parts.netloc, parts.path + ("?" + parts.query if parts.query else ""))
+    request = _request(parts.netloc, parts.path + ("?" + parts.query if parts.query else ""), token)
     address, name = (parts.hostname, parts.port or 80), parts.hostname if tls else None
     connection = await _open(
         address, lambda: WireConnection(request, on_frame, on_close), receive_buffer, ssl=tls, server_hostname=name
@@ -188,7 +190,7 @@ async def _open(
         raise
 
 
-def _request(host: str, path: str) -> bytes:
+def _request(host: str, path: str, token: str) -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     lines = [
         f"GET {path} HTTP/1.1",
@@ -198,5 +200,6 @@ def _request(host: str, path: str) -> bytes:
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
         f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
+        *([f"Authorization: Bearer {token}"] if token else []),
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

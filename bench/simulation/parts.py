@@ -17,8 +17,8 @@ MEASURED_USERS = (100_000, 1_000_000, 10_000_000)
 MEASURED_CONNECTIONS = (100_000, 300_000)
 MESSAGE_BYTES = 120
 STORED_SECONDS = 34e-6  # a router's CPU for a message in batches of 280: tests.router.measure
-CONNECT_SECONDS = 0.7e-3  # a balancer's CPU for a client with HTTP, token and ticket, one edge: bench connect
-SESSION_BYTES = 18.3 * 1024  # an idle session at its edge, plain: docs/performance.md
+CONNECT_SECONDS = 0.45e-3  # a balancer's CPU for a client with HTTP, token and ticket, one edge: bench connect
+SESSION_BYTES = 4.4 * 1024  # an idle session at its edge, plain: docs/performance.md
 CORES = 0.7  # of the one that a Python process can use: beyond it, latency grows
 SHARE = 10  # the storm is simulated on a tenth of the edges and balancers
 
@@ -187,14 +187,13 @@ def storms(size: Size) -> Figures:
     figures.add(
         "a balancer's pace now", 1 / placing, "clients/s", note=f"{CONNECT_SECONDS * 1e3} ms of bench connect, {size.edges:,} edges"
     )
-    flat, plenty = 1 / CONNECT_SECONDS, 100.0 * size.edges
+    plenty = 100.0 * size.edges
     here = storm.StormOptions(size.edges // SHARE, size.users // SHARE, size.lost, 500.0, size.balancers // SHARE, 1 / placing)
     here = replace(here, unit=size.unit, seed=size.seed)
     worlds = {
         "as it is": replace(here, limit=300.0),
         "nothing done for who left": replace(here, wasted=0.0, limit=3_600.0),
-        "placing at a flat price": replace(here, admits=flat, limit=300.0),
-        "and appointments": replace(here, admits=flat, bound=2.0),
+        "appointments for who is early": replace(here, bound=2.0),
         "balancers without limit, edges 500/s": replace(here, admits=plenty),
         "balancers without limit, edges 1,000/s": replace(here, admits=plenty, capacity=1_000.0),
         "the same, appointments, 500/s": replace(here, admits=plenty, bound=2.0),
