@@ -74,6 +74,8 @@ def _errors_as_json(refused: Callable[[int], None]) -> Middleware:
             return refusals.response(
                 errors.unknown_request(f"{request.method} {request.path[:200]} ({error.reason})"), error.status
             )
+        except ConnectionResetError:
+            return web.Response()  # which nobody gets: the client left while it was being served
         except Exception:
             _log.exception("request failed", path=request.path)
             refused(error_pb2.ERROR_CODE_INTERNAL)

@@ -6,7 +6,6 @@ themselves are not kept.
 """
 
 import hashlib
-import math
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
@@ -39,7 +38,7 @@ class KnownTokens(Generic[T]):
         self._known.move_to_end(digest)
         return known[0]
 
-    def learn(self, token: str, what: T, until: float = math.inf) -> None:
+    def learn(self, token: str, what: T, until: float) -> None:
         """Remember what a token says, until a time of the same clock."""
         self._known[_digest(token)] = (what, until)
         if len(self._known) > self._capacity:

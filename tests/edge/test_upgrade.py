@@ -145,3 +145,14 @@ def test_a_failure_is_its_connections_own() -> None:
     assert reader.read(bad, client_frame(b"fine") + client_frame(b"x" * 1001))[1] == 1009
     assert reader.read(bad, client_frame(b"fine")) == ([], None), "after a failure it gives nothing more"
     assert [message.data for message in reader.read(good, client_frame(b"x" * 1000))[0]] == [b"x" * 1000]
+
+
+async def test_who_leaves_during_the_upgrade_is_no_fault_of_ours(start: Start) -> None:
+    edge = await start()
+    host, port = edge.api.removeprefix("http://").split(":")
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(handshake("alice"))
+        writer.transport.abort()
+    await edge.online("bob")  # served in turn: the others were before
+    assert await edge.metric("client_errors_total", reason="INTERNAL") == 0

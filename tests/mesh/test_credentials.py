@@ -163,10 +163,10 @@ async def test_a_token_of_a_withdrawn_key_is_not_remembered_for_ever(jwks: tuple
 
 def test_of_too_many_tokens_the_one_unused_for_longest_is_forgotten() -> None:
     known: KnownTokens[int] = KnownTokens(2)
-    known.learn("a", 1)
-    known.learn("b", 2)
+    known.learn("a", 1, NOW + 1)
+    known.learn("b", 2, NOW + 1)
     assert known.get("a", NOW) == 1
-    known.learn("c", 3)
+    known.learn("c", 3, NOW + 1)
     assert [known.get(one, NOW) for one in ("a", "b", "c")] == [1, None, 3]
     assert len(known) == 2
 
