@@ -53,6 +53,8 @@ class FakeServer:
         self.sessions: list[Session] = []
         self.received: list[ClientFrame] = []
         self.connects = 0
+        self.returns: list[str] = []
+        """Tokens with which upgrades came, in place of a ticket."""
         self.hellos: list[pb.Hello] = []
         self.bad_tokens: set[str] = set()
         self.refresh_tokens: list[str] = []
@@ -88,6 +90,7 @@ class FakeServer:
         self._tickets: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._polls: dict[str, Poll] = {}
+        self._sockets: set[Session] = set()  # also those that have not been welcomed
         self.marks: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
         self.counts: Counter[str] = Counter()
 
@@ -100,7 +103,7 @@ class FakeServer:
 
     def cut(self) -> None:
         """All sockets at once."""
-        for session in list(self.sessions):
+        for session in {*self.sessions, *self._sockets}:
             session.end(0)
 
     def close(self, code: int) -> None:
@@ -362,11 +365,14 @@ class FakeServer:
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         self.counts["upgrades"] += 1
+        ticket = request.query.get("ticket")
+        if ticket is None:
+            self.returns.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
         self.notify()
         await self.upgrading.wait()
         if self.websocket_status:
             raise _status(self.websocket_status)
-        user = self._tickets.pop(request.query.get("ticket", ""), "")
+        user = self._user(request) if ticket is None else self._tickets.pop(ticket, "")
         if not user:
             raise web.HTTPUnauthorized
         socket = web.WebSocketResponse(protocols=["tidings.v1.proto"], compress=False)
@@ -374,11 +380,13 @@ class FakeServer:
         outgoing: asyncio.Queue[ServerFrame | int] = asyncio.Queue()
         session = Session(user, outgoing.put_nowait, outgoing.put_nowait, number=next(self._numbers))
         writer = asyncio.create_task(self._write(socket, request, outgoing))
+        self._sockets.add(session)
         try:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
                     self.on_frame(session, ClientFrame.FromString(message.data))
         finally:
+            self._sockets.remove(session)
             self.leave(session)
             writer.cancel()
         return socket

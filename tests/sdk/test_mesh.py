@@ -203,6 +203,15 @@ async def test_who_is_sent_on_loses_no_time_and_asks_no_balancer(mesh: Mesh) -> 
         assert max(later - earlier for earlier, later in itertools.pairwise(arrivals)) < 1.0
 
 
+async def test_who_is_cut_off_is_back_at_the_edge_without_a_second_knock(mesh: Mesh) -> None:
+    async with client(mesh, "alice") as alice:
+        for number in range(1, 4):
+            await alice.caught_up()
+            lose_sockets(alice)
+            assert (await alice.send("bob", str(number)).stored()).seq == number
+        assert mesh.metric("connect_requests_total") == 1
+
+
 async def test_the_long_poll_carries_it_too(mesh: Mesh) -> None:
     async with client(mesh, "alice", long_poll="always") as alice, client(mesh, "bob") as bob:
         await alice.caught_up()

@@ -158,9 +158,9 @@ def test_an_appointment_is_as_the_edge_gave_it() -> None:
 
 
 async def until_connects(client: Client, *servers: FakeServer) -> list[int]:
-    """Be cut off, come back, and say how often each was asked."""
+    """Be sent off, come back, and say how often each was asked."""
     for one in servers:
-        one.cut()
+        one.close(error_pb2.ERROR_CODE_GOING_AWAY)
     await until_state(client, ConnectionState.CONNECTING)
     await client.caught_up()
     return [one.connects for one in servers]

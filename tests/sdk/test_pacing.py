@@ -142,6 +142,21 @@ def test_waits_double_up_to_the_longest_and_begin_anew_once_caught_up() -> None:
     assert reconnect.decide(LOST) == Again(1.0)
 
 
+def test_who_was_cut_off_goes_straight_back_after_the_usual_wait_and_only_once_until_caught_up() -> None:
+    reconnect, cut = policy(), Ended("session", 0, "reset", cut="ws://edge")
+    assert reconnect.decide(cut) == Again(0.5, straight_to="ws://edge")
+    assert reconnect.decide(cut) == Again(1.0), "it welcomed us and cut us off again: others may be better"
+    reconnect.on_caught_up()
+    assert reconnect.decide(LOST) == Again(0.5)
+    assert reconnect.decide(cut) == Again(1.0)
+    reconnect.on_caught_up()
+    assert reconnect.decide(cut) == Again(0.5, straight_to="ws://edge")
+
+
+def test_who_has_an_appointment_does_not_go_straight_back() -> None:
+    assert policy(share=0.0).decide(Ended("session", 0, "reset", 3.0, "ws://edge")) == Again(3.0)
+
+
 @given(st.floats(0, 1), st.integers(0, 40))
 def test_jitter_is_full(share: float, failures: int) -> None:
     reconnect = policy(share=share)

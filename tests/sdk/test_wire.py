@@ -104,12 +104,12 @@ async def test_resume_brings_what_was_missed_once(server: FakeServer) -> None:
             server.say("alice", room, f"live {number}")
         assert len(await take(bob, 3)) == 3
         await server.until(lambda: server.log.cursors["bob", bob.device_id].get(room.conversation.conversation_id) == 3)
-        server.connect_status = 503
+        server.connect_status = server.websocket_status = 503
         server.cut()
         await until_state(bob, ConnectionState.CONNECTING)
         for number in range(120):
             server.say("alice", room, f"missed {number}")
-        server.connect_status = 0
+        server.connect_status = server.websocket_status = 0
         missed = await take(bob, 120)
         assert [message.seq for message in missed] == list(range(4, 124))
         assert server.hellos[-1].resume[0].seq == 3
@@ -219,13 +219,13 @@ async def test_what_was_swept_is_told_as_a_gap(server: FakeServer) -> None:
         await take(bob, 1)
         await server.until(lambda: bool(server.log.cursors["bob", bob.device_id]))
         events = bob.events()
-        server.connect_status = 503
+        server.connect_status = server.websocket_status = 503
         server.cut()
         await until_state(bob, ConnectionState.CONNECTING)
         for number in range(2, 10):
             server.say("alice", room, str(number))
         server.log.retain_from(room, 8)
-        server.connect_status = 0
+        server.connect_status = server.websocket_status = 0
         gap = await until(events, lambda event: isinstance(event, HistoryGapEvent))
         assert gap == HistoryGapEvent(room.conversation.conversation_id, 2, 7, 8)
         assert texts(await take(bob, 2)) == ["8", "9"]

@@ -1,6 +1,7 @@
 """Keeps the client connected: knocks at a balancer, opens a transport, runs the exchange over it, and does so again, as
 `reconnect` decides, until it is told to stop. An edge that sends us to another one gives us a ticket for it: that one is opened at
-the appointed time, before the old session ends, and no balancer is asked unless it will not open.
+the appointed time, before the old session ends, and no balancer is asked unless it will not open. Who was cut off tries their edge
+once before they knock.
 
 One task reads, one handles and writes; so frames queue up while others are handled or sent, and go through together.
 """
@@ -27,7 +28,7 @@ from tidings_client.moving import Appointment, Move
 from tidings_client.poll import open_poll
 from tidings_client.reconnect import Ended, Reconnect, Stop
 from tidings_client.requests import Requests
-from tidings_client.transport import ConnectionEnded, Transport, WebSocketTransport, open_websocket
+from tidings_client.transport import ConnectionEnded, Transport, WebSocketTransport, open_websocket, reopen_websocket
 
 VERSION = "tidings-python/0.1.0"
 WELCOME_TIMEOUT = 10.0  # seconds; the edge asks nobody before it welcomes
@@ -84,6 +85,7 @@ class Connection:
         self._renewal: asyncio.Task[None] | None = None
         self._appointment: Appointment | None = None  # of a session that ended before it
         self._move: Move | None = None
+        self._straight_to = ""  # the edge that the next attempt tries first
         self._stale = False  # whether the state holds other things than we do, for something couldn't be kept
         self.state = ConnectionState.CONNECTING
         self.reason = ""
@@ -163,10 +165,10 @@ class Connection:
             await transport.close()
 
     async def _arrive(self, http: aiohttp.ClientSession) -> Transport:
-        """A transport: to where the last edge sent us, else to where a balancer does.
+        """A transport: to where the last edge sent us, or to the edge that we were cut off from, else to where a balancer sends us.
 
         Raises:
-            ConnectionEnded: neither would have us.
+            ConnectionEnded: none would have us.
         """
         move, self._move = self._move, None
         if move is not None:
@@ -174,7 +176,13 @@ class Connection:
         appointment, self._appointment = self._appointment, None
         if appointment is not None and appointment.holds(self._now()):
             return await self._open_appointed(http, appointment)
+        straight_to, self._straight_to = self._straight_to, ""
         token = await self._token(self._tokens.get)
+        if straight_to:
+            try:
+                return await reopen_websocket(http, straight_to, token)
+            except ConnectionEnded as error:  # why is no matter of ours: a balancer knows a better one
+                _log.debug("%s cut us off and is not to be had: %s", straight_to, error.ended.reason)
         answer = await self._place.balancers.knock(http, token, self._place.zone)
         self._take_hints(answer)
         return await self._open(http, answer.url, answer.api_url.rstrip("/"), answer.ticket)
@@ -199,6 +207,7 @@ class Connection:
             return
         self._enter(ConnectionState.CONNECTING, ended.reason)
         _log.debug("%s ended (%s %s); again in %.2f s", ended.stage, ended.code, ended.reason, decision.wait)
+        self._straight_to = decision.straight_to
         await asyncio.sleep(decision.wait)
         if decision.renew:
             with contextlib.suppress(ConnectionEnded):  # the next attempt says so again

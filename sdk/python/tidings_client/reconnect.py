@@ -25,20 +25,24 @@ class Ended:
         code: HTTP status while connecting or opening, close code of a session; 0 when the network failed.
         reason: for people.
         retry_after: seconds the server asked to wait; None when it said nothing.
+        cut: the edge's WebSocket URL when it had spoken and then, as we heard, the connection was ended without one of our codes:
+            it is likely to be there still. Empty otherwise: who fell silent must not cost a second wait.
     """
 
     stage: str
     code: int
     reason: str
     retry_after: float | None = None
+    cut: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Connect again after `wait` seconds, with a new token if `renew`."""
+    """Connect again after `wait` seconds, with a new token if `renew`; at the edge at `straight_to` first, if that is given."""
 
     wait: float
     renew: bool = False
+    straight_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,8 @@ class Reconnect:
             return self._wait(ended.retry_after)
         if ended.code in _BEHAVIOUR or (ended.stage == "connect" and 400 <= ended.code < 500):
             return self._refused(ended, renew=False)
-        return self._wait(None)
+        straight_to = "" if self._failures else ended.cut  # one that cuts us off before we have caught up isn't to keep us
+        return Again(self._wait(None).wait, straight_to=straight_to)
 
     def _refused(self, ended: Ended, *, renew: bool) -> Decision:
         self._refusals += 1

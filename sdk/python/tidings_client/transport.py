@@ -1,11 +1,12 @@
 """How frames travel: over a WebSocket, one binary message each. The long poll, for where WebSockets are blocked, is `poll.py`.
 
-A transport is opened with a ticket, then sends and receives frames until it ends; it knows no frame's meaning.
+A transport is opened with a ticket, or with a token at an edge that we come straight back to, then sends and receives frames until
+it ends; it knows no frame's meaning.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from tidings_client.reconnect import Ended
 
 SUBPROTOCOL = "tidings.v1.proto"
 OPEN_TIMEOUT = 10.0  # seconds; a reachable edge answers within a few round trips
+RETURN_TIMEOUT = 2.0  # seconds; it may have been a dying host's last word, and a balancer is still to be asked
 CLOSE_TIMEOUT = 2.0  # seconds to wait for the other side's goodbye
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of the largest messages; more is not ours to hold in memory
 
@@ -50,10 +52,16 @@ class Transport(Protocol):
 
 
 class WebSocketTransport:
-    """See `Transport`. Open one with `open_websocket`."""
+    """See `Transport`. Open one with `open_websocket` or `reopen_websocket`.
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    Args:
+        url: where it was opened.
+    """
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> None:
         self._socket = socket
+        self._url = url
+        self._heard = False
 
     async def send(self, frames: Sequence[ClientFrame]) -> None:
         """See `Transport`."""
@@ -61,26 +69,31 @@ class WebSocketTransport:
             for frame in frames:
                 await self._socket.send_bytes(frame.SerializeToString())
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise ConnectionEnded(self._end(str(error))) from error
+            raise ConnectionEnded(self._end(str(error), cut=True)) from error
 
     async def receive(self) -> list[ServerFrame]:
         """See `Transport`."""
         message = await self._socket.receive()
         if message.type is not aiohttp.WSMsgType.BINARY:
-            raise ConnectionEnded(self._end(message.extra or str(message.data or "")))
+            fault = message.type is aiohttp.WSMsgType.TEXT or isinstance(message.data, aiohttp.WebSocketError)
+            raise ConnectionEnded(self._end(message.extra or str(message.data or ""), cut=not fault))
         try:
-            return [ServerFrame.FromString(message.data)]
+            frames = [ServerFrame.FromString(message.data)]
         except DecodeError as error:
             await self.close()
             raise ConnectionEnded(Ended("session", 0, "the server sent bytes that are not a frame")) from error
+        self._heard = True
+        return frames
 
     async def close(self) -> None:
         """See `Transport`."""
         await self._socket.close()
 
-    def _end(self, why: str) -> Ended:
+    def _end(self, why: str, *, cut: bool) -> Ended:
         code = self._socket.close_code or 0
-        return Ended("session", code if code >= 4000 else 0, why or f"the connection was lost ({code or 'no close code'})")
+        ours = code if code >= 4000 else 0
+        url = self._url if cut and self._heard and not ours else ""
+        return Ended("session", ours, why or f"the connection was lost ({code or 'no close code'})", cut=url)
 
 
 async def open_websocket(http: aiohttp.ClientSession, url: str, ticket: str) -> WebSocketTransport:
@@ -89,11 +102,24 @@ async def open_websocket(http: aiohttp.ClientSession, url: str, ticket: str) -> 
     Raises:
         ConnectionEnded: it wasn't to be.
     """
+    return await _open(http, url, OPEN_TIMEOUT, params={"ticket": ticket})
+
+
+async def reopen_websocket(http: aiohttp.ClientSession, url: str, token: str) -> WebSocketTransport:
+    """Open a WebSocket, with the bearer token, where one was open a moment ago.
+
+    Raises:
+        ConnectionEnded: it wasn't to be.
+    """
+    return await _open(http, url, RETURN_TIMEOUT, headers={"Authorization": f"Bearer {token}"})
+
+
+async def _open(http: aiohttp.ClientSession, url: str, seconds: float, **credential: Any) -> WebSocketTransport:
     timeout = aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT)
     try:
-        async with asyncio.timeout(OPEN_TIMEOUT):
+        async with asyncio.timeout(seconds):
             socket = await http.ws_connect(
-                url, params={"ticket": ticket}, protocols=[SUBPROTOCOL], compress=0, max_msg_size=MAX_MESSAGE_BYTES, timeout=timeout
+                url, protocols=[SUBPROTOCOL], compress=0, max_msg_size=MAX_MESSAGE_BYTES, timeout=timeout, **credential
             )
     except aiohttp.WSServerHandshakeError as error:
         retry_after = seconds_of(error.headers.get("Retry-After") if error.headers else None)
@@ -103,7 +129,7 @@ async def open_websocket(http: aiohttp.ClientSession, url: str, ticket: str) -> 
     if socket.protocol != SUBPROTOCOL:
         await socket.close()
         raise ConnectionEnded(Ended("open", error_pb2.ERROR_CODE_UNKNOWN_SUBPROTOCOL, f"the server doesn't speak {SUBPROTOCOL}"))
-    return WebSocketTransport(socket)
+    return WebSocketTransport(socket, url)
 
 
 def seconds_of(header: str | None) -> float | None:
