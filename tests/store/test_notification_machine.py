@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
             sent.append(step(one.name, fence, sent=sending, failed=failing, finish_state=state))
             early = bool(sending) and one.early(self.now)
             fenced = self.model.progress(one.name, fence, sending, failing, finish, self.now, lease)
-            expected.append((fenced, early and not fenced, *_numbers(one), one.priority))
+            expected.append((fenced or early, early and not fenced, *_numbers(one), one.priority))
         results = self.wait(self.store.progress(*sent, lease=lease))
         found = [(result.fenced, result.early, *_reported(result.report), result.priority) for result in results]
         assert found == expected
@@ -300,5 +300,6 @@ def _reported(report: common.NotificationReport) -> tuple[str, dict[str, int]]:
 
 
 def test_the_store_is_the_simple_store(fixture: Fixture) -> None:
-    short = settings(max_examples=20, stateful_step_count=20, deadline=None, database=None)
+    # A shorter history of the same fault is not looked for: by way of a running store that takes longer than a test may.
+    short = settings(max_examples=20, stateful_step_count=20, deadline=None, database=None, phases=[Phase.generate], print_blob=True)
     run_state_machine_as_test(lambda: Machine(fixture), settings=short)  # type: ignore[arg-type]
