@@ -4,13 +4,15 @@ isort:skip_file
 What a client and an edge say to each other.
 
 Connecting
-  1. POST /v1/connect at the balancer with "Authorization: Bearer <token>" (see connect.proto) gives a URL and a ticket.
+  1. POST /v1/connect at the balancer with "Authorization: Bearer <token>" (see http.proto) gives a URL and a ticket.
   2. Open the WebSocket `<url>?ticket=<ticket>` with subprotocol "tidings.v1.proto" (each binary message is one frame) or
      "tidings.v1.json" (each text message is one frame in protobuf's JSON mapping; `?encoding=text` asks for it where a
      subprotocol can't be named). A ticket opens one connection, once, within 30 seconds. A server-side client may instead
      send "Authorization: Bearer <token>" with the upgrade.
   3. Send `Hello` first; the edge answers `Welcome`, then what the device missed as `MessagePage`s, then `CaughtUp`.
   4. Send `Heartbeat` whenever nothing else was sent for `Welcome.heartbeat_interval`. A silent client is closed.
+  5. When the connection breaks without a close code of ErrorCode, open it once more at the same edge with
+     "Authorization: Bearer <token>" if you can; where that fails, and after everything else, begin at 1.
   Where WebSockets are blocked, `/v1/poll` carries the same frames in both directions (see PollRequest).
 
 Sending
