@@ -11,6 +11,7 @@ from tidings.router.v1 import link_pb2
 _CLASS_LABELS: dict[int, dict[str, str]] = {
     number: {"traffic_class": name.removeprefix("TRAFFIC_CLASS_").lower()} for name, number in link_pb2.TrafficClass.items()
 }
+_NEWER = {"traffic_class": "unknown"}  # of a router newer than this edge
 _IN, _OUT = {"direction": "in"}, {"direction": "out"}
 _ACKNOWLEDGED = {"direction": "acknowledged"}
 _PLACED, _ALONE = {"placed": "yes"}, {"placed": "no"}
@@ -42,6 +43,16 @@ class EdgeMetrics:
         self._latency = telemetry.histogram(
             "message_delivery_latency_seconds", "From the store's time to the edge's delivery, one sample a batch"
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """What has not happened yet reads 0."""
+        self._messages.add(0, _IN)
+        for traffic_class in (CHAT, NOTIFICATION):
+            self.handed_out(traffic_class, 0)
+        self.acknowledged(0)
+        self.acks_dropped(0)
+        self.told_to_leave(0, 0)
 
     def opened(self) -> None:
         """A client connected."""
@@ -64,7 +75,7 @@ class EdgeMetrics:
 
     def dropped(self, traffic_class: int, frames: int) -> None:
         """So many frames found no room."""
-        self._drops.add(frames, _CLASS_LABELS[traffic_class])
+        self._drops.add(frames, _CLASS_LABELS.get(traffic_class, _NEWER))
 
     def broadcast_dropped(self, reason: str) -> None:
         """A broadcast was not written, or not to the end."""

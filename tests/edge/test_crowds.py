@@ -16,6 +16,7 @@ from edge.encoding import BinaryEncoding, JsonEncoding
 from edge.fan_out import CROWD_SLICE, MAX_CROWD
 from edge.frame_reader import FrameReader
 from edge.link_queue import LinkQueue
+from edge.metrics import EdgeMetrics
 from edge.outbox import CHAT, PRESENCE
 from edge.packet import Live, Packet
 from edge.rules import Rules
@@ -23,6 +24,7 @@ from edge.settings import EdgeSettings
 from edge.websocket import WebSocketConnection
 from edge.wire import pack
 from mesh.credentials import Identity
+from mesh.telemetry import Telemetry
 from tests.edge.conftest import SECRET, Edge, Start, metric
 from tests.edge.test_broadcasts import Board, directory
 from tidings.client.v1.frames_pb2 import ServerFrame
@@ -228,7 +230,8 @@ async def test_a_packet_never_overtakes_what_waits_for_its_session() -> None:
 async def test_past_the_bound_the_log_brings_it() -> None:
     board = Board(MANY + 1)
     board.put(deliveries=[delivery("a", seq) for seq in range(1, MAX_CROWD + 2)])
-    assert metric(board.telemetry, "outbox_dropped_frames_total", traffic_class="chat") == 1
+    dropped = "outbox_dropped_frames_total"
+    assert metric(board.telemetry, dropped, traffic_class="chat") == metric(board.telemetry, dropped) == 1, "and nothing else"
     states = {session.state.name for ordinal in CROWD for session in board.board.directory.of_user(ordinal)}
     assert states == {"SYNCING"}
 
@@ -311,3 +314,9 @@ def test_marks_of_a_crowd_survive_their_link_and_are_bounded() -> None:
     for number in range(150):
         queue.mark((number, "a"), mark(number + 1), crowd=True)
     assert set(queue.abandon()) == {(number, "a") for number in range(50, 150)}
+
+
+def test_a_frame_of_a_class_that_is_not_known_here_is_counted_too() -> None:
+    telemetry = Telemetry("test")
+    EdgeMetrics(telemetry).dropped(77, 1)
+    assert metric(telemetry, "outbox_dropped_frames_total", traffic_class="unknown") == 1

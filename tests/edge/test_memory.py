@@ -2,13 +2,16 @@
 
 import asyncio
 import gc
+import math
 import sys
+import weakref
 from collections.abc import Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from typing import Any, cast
 
 from aiohttp.web_protocol import RequestHandler
 
+from edge import clockwork
 from edge.connection import Connection, Services
 from edge.frame_reader import FrameReader
 from edge.rules import Rules
@@ -17,7 +20,6 @@ from edge.websocket import WebSocketConnection, WebSocketHandler
 from tests.edge.conftest import WAIT, Start
 
 OBJECTS = 24  # of ours and of the aiohttp parser, for a session at rest; one more is a reason to think, and to move this number
-TICK_SECONDS = 0.25  # from one look of the edge at all sessions to the next
 BYTES = 1_650  # of them
 SHARED = (Services, Switchboard, Rules, FrameReader, WebSocketHandler, asyncio.BaseTransport)
 NO_STATE = (type, FunctionType, BuiltinFunctionType, ModuleType)
@@ -75,10 +77,9 @@ async def test_aiohttp_forgets_an_upgraded_connection(start: Start) -> None:
 
 async def test_an_ended_session_goes_without_the_collector(start: Start) -> None:
     """Else those who come and go would fill an edge until the collector looks at everything."""
-    before, edge = len(alive(WebSocketConnection)), await start(handshake_seconds=4 * TICK_SECONDS)
+    before, edge = len(alive(WebSocketConnection)), await start()
     clients = [await edge.online(user, "phone") for user in ("alice", "bob")]
     assert len(alive(WebSocketConnection)) == before + 2
-    await asyncio.sleep(2 * TICK_SECONDS)  # whoever looks at all sessions by and by is not to keep the last of them either
     gc.disable()
     try:
         for client in clients:
@@ -88,3 +89,34 @@ async def test_an_ended_session_goes_without_the_collector(start: Start) -> None
                 await asyncio.sleep(0.05)
     finally:
         gc.enable()
+
+
+class Resting:
+    """A connection with nothing to be done about it."""
+
+    session = SimpleNamespace(deadline=math.inf)
+
+
+class Here:
+    """Whom an edge finds when it looks at its sessions; it is told of each look."""
+
+    def __init__(self, *connections: object) -> None:
+        self.connections = list(connections)
+        self.looks: asyncio.Queue[None] = asyncio.Queue()
+
+    def all(self) -> list[object]:
+        self.looks.put_nowait(None)
+        return list(self.connections)
+
+
+async def test_who_has_gone_is_not_held_until_another_comes() -> None:
+    """Whoever looks at all sessions by and by keeps none of them, the last one neither."""
+    here = Here(Resting())
+    last, board = weakref.ref(here.connections[0]), SimpleNamespace(flush=lambda: None)
+    looking = asyncio.create_task(clockwork.tick_sessions(cast(Any, here), cast(Any, board), lambda: 0.0, 0.0))
+    await here.looks.get()
+    here.connections.clear()
+    for _ in range(2):  # the second shows that the first is through
+        await asyncio.wait_for(here.looks.get(), WAIT)
+    assert last() is None
+    looking.cancel()

@@ -64,7 +64,7 @@ class OutboxMachine(RuleBasedStateMachine):
             return
         assert len(self.outbox) == self.queued
         assert self.outbox.size == self._bytes()
-        assert self.dropped == self.expected
+        assert dict(self.dropped) == dict(self.expected)
 
     @property
     def queued(self) -> int:

@@ -27,9 +27,8 @@ SELECTION = (
 )
 
 
-SILENCE = (
-    10.0  # seconds. Other tests share the cores: here it is only to be shorter than the fault; `make faults` measures how long
-)
+# Seconds. Other tests share the cores: here it is only to be shorter than the fault; `make faults` measures how long it is.
+SILENCE = 10.0
 
 
 def selected() -> list[Fault]:

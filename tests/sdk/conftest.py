@@ -18,6 +18,21 @@ async def server() -> AsyncIterator[FakeServer]:
         yield server
 
 
+@pytest.fixture
+async def other(server: FakeServer) -> AsyncIterator[FakeServer]:
+    """Another edge, with the same log; no balancer sends anyone there."""
+    async with running(log=server.log) as other:
+        yield other
+
+
+async def begin_to_move(client: Client, server: FakeServer, other: FakeServer) -> None:
+    """Be sent on to an edge that doesn't open yet."""
+    other.upgrading.clear()
+    await client.caught_up()
+    server.go_away(0.0, other.edge_url, other.ticket("alice"))
+    await other.until(lambda: other.counts["upgrades"] == 1)
+
+
 async def take(client: Client, count: int) -> list[Message]:
     """The next messages."""
     found: list[Message] = []

@@ -2,25 +2,17 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.sdk.conftest import TIMEOUT, take, until_state
+from tests.sdk.conftest import TIMEOUT, begin_to_move, take, until_state
 from tests.sdk.fake_server import FakeServer, running
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.common.v1 import error_pb2
 from tidings_client import Client, ConnectionState
 from tidings_client.door import balancer_urls
 from tidings_client.moving import TICKET_SECONDS, Appointment
-
-
-@pytest.fixture
-async def other(server: FakeServer) -> AsyncIterator[FakeServer]:
-    """Another edge, with the same log."""
-    async with running(log=server.log) as other:
-        yield other
 
 
 async def test_the_ticket_is_followed_at_its_time_without_asking_a_balancer(server: FakeServer, other: FakeServer) -> None:
@@ -40,11 +32,8 @@ async def test_the_ticket_is_followed_at_its_time_without_asking_a_balancer(serv
 
 
 async def test_the_old_edge_serves_until_the_way_to_the_next_is_open(server: FakeServer, other: FakeServer) -> None:
-    other.upgrading.clear()
     async with Client(server.url, "alice") as client:
-        await client.caught_up()
-        server.go_away(0.0, other.edge_url, other.ticket("alice"))
-        await other.until(lambda: other.counts["upgrades"] == 1)
+        await begin_to_move(client, server, other)
         server.say("bob", server.log.direct("alice", "bob"), "one")
         assert [one.text for one in await take(client, 1)] == ["one"]
         assert (await client.send("bob", "two").stored()).seq == 2
@@ -68,11 +57,8 @@ async def test_an_edge_that_is_gone_before_the_appointment_is_followed_all_the_s
 
 
 async def test_an_edge_that_closes_while_the_next_opens_is_not_missed(server: FakeServer, other: FakeServer) -> None:
-    other.upgrading.clear()
     async with Client(server.url, "alice") as client:
-        await client.caught_up()
-        server.go_away(0.0, other.edge_url, other.ticket("alice"))
-        await other.until(lambda: other.counts["upgrades"] == 1)
+        await begin_to_move(client, server, other)
         server.close(error_pb2.ERROR_CODE_GOING_AWAY)
         await until_state(client, ConnectionState.CONNECTING)
         other.upgrading.set()

@@ -2,12 +2,12 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.sdk.conftest import TIMEOUT, take, until_state
+from tests.sdk.conftest import TIMEOUT, begin_to_move, take, until_state
 from tests.sdk.fake_server import FakeServer, running
 from tidings.client.v1 import frames_pb2 as pb
 from tidings.client.v1.frames_pb2 import ServerFrame
@@ -40,19 +40,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     return waits
 
 
-@pytest.fixture
-async def edge(server: FakeServer) -> AsyncIterator[FakeServer]:
-    """Another edge, with the same log; no balancer sends anyone there."""
-    async with running(log=server.log) as edge:
-        yield edge
-
-
-async def move(client: Client, server: FakeServer, edge: FakeServer) -> None:
+async def move(client: Client, server: FakeServer, other: FakeServer) -> None:
     """Go to an edge that isn't the balancer's own."""
-    hellos = len(edge.hellos)
+    hellos = len(other.hellos)
     await client.caught_up()
-    server.go_away(0.0, edge.edge_url, edge.ticket("alice"))
-    await edge.until(lambda: len(edge.hellos) > hellos)
+    server.go_away(0.0, other.edge_url, other.ticket("alice"))
+    await other.until(lambda: len(other.hellos) > hellos)
     await client.caught_up()
 
 
@@ -88,15 +81,15 @@ async def test_what_was_missed_comes_and_what_was_under_way_is_stored_once_witho
     assert [entry.content.text.text for entry in room.entries.values()] == ["0", "1", "2", "3", "4", "missed", "5"]
 
 
-async def test_each_cut_leads_straight_back_to_the_edge_that_was_moved_to(server: FakeServer, edge: FakeServer) -> None:
+async def test_each_cut_leads_straight_back_to_the_edge_that_was_moved_to(server: FakeServer, other: FakeServer) -> None:
     async with Client(server.url, "alice") as client:
-        await move(client, server, edge)
+        await move(client, server, other)
         for _ in range(3):
-            await cut_and_back(client, edge)
-        assert (server.connects, server.returns, edge.returns) == (1, [], ["alice"] * 3)
+            await cut_and_back(client, other)
+        assert (server.connects, server.returns, other.returns) == (1, [], ["alice"] * 3)
         room = server.log.direct("alice", "bob").conversation.conversation_id
         await client.conversation(room)
-        assert (server.counts["chat"], edge.counts["chat"]) == (0, 1), "the HTTP API is still that edge's"
+        assert (server.counts["chat"], other.counts["chat"]) == (0, 1), "the HTTP API is still that edge's"
 
 
 async def test_the_wait_before_is_the_usual_one(server: FakeServer, waits: Waits) -> None:
@@ -124,8 +117,8 @@ async def test_a_balancer_is_asked_in_the_same_attempt(
         return f"alice/{next(tokens)}"
 
     async with AsyncExitStack() as stack, Client(server.url, token) as client:
-        edge = await stack.enter_async_context(running(log=server.log))
-        await move(client, server, edge)
+        other = await stack.enter_async_context(running(log=server.log))
+        await move(client, server, other)
         del waits.longest[:]
         if fault == "gone":
             await stack.aclose()
@@ -133,13 +126,13 @@ async def test_a_balancer_is_asked_in_the_same_attempt(
             await client.caught_up(TIMEOUT)
         else:
             if fault == "stuck":
-                edge.upgrading.clear()
+                other.upgrading.clear()
             else:
-                edge.websocket_status = int(fault)
-            await cut_and_back(client, edge)
-            edge.upgrading.set()
+                other.websocket_status = int(fault)
+            await cut_and_back(client, other)
+            other.upgrading.set()
         assert waits.longest == [FIRST], "no further wait"
-        assert edge.returns == ([] if fault == "gone" else ["alice/1"])
+        assert other.returns == ([] if fault == "gone" else ["alice/1"])
         assert (server.connects, server.returns, next(tokens)) == (2, [], 2)
 
 
@@ -157,13 +150,13 @@ async def test_an_edge_in_vain_is_no_failure_and_no_sign_of_blocked_websockets_a
         assert (server.returns, server.connects, server.counts["poll"]) == (["alice"], 3, 0)
 
 
-async def test_a_token_that_the_edge_refuses_is_no_refusal_of_the_balancers(server: FakeServer, edge: FakeServer) -> None:
+async def test_a_token_that_the_edge_refuses_is_no_refusal_of_the_balancers(server: FakeServer, other: FakeServer) -> None:
     async with Client(server.url, "alice") as client:
-        edge.bad_tokens = {"alice"}
+        other.bad_tokens = {"alice"}
         for number in range(1, 6):  # more than a client's own refusals may be
-            await move(client, server, edge)
-            await cut_and_back(client, edge)
-            assert (len(edge.returns), server.connects) == (number, number + 1)
+            await move(client, server, other)
+            await cut_and_back(client, other)
+            assert (len(other.returns), server.connects) == (number, number + 1)
 
 
 # Who does not go straight back
@@ -263,14 +256,11 @@ async def test_who_has_an_appointment_keeps_it(server: FakeServer) -> None:
         assert loop.time() - asked >= 0.2
 
 
-async def test_who_is_on_the_move_goes_on(server: FakeServer, edge: FakeServer) -> None:
-    edge.upgrading.clear()
+async def test_who_is_on_the_move_goes_on(server: FakeServer, other: FakeServer) -> None:
     async with Client(server.url, "alice") as client:
-        await client.caught_up()
-        server.go_away(0.0, edge.edge_url, edge.ticket("alice"))
-        await edge.until(lambda: edge.counts["upgrades"] == 1)
+        await begin_to_move(client, server, other)
         server.cut()
         await until_state(client, ConnectionState.CONNECTING)
-        edge.upgrading.set()
+        other.upgrading.set()
         await client.caught_up(TIMEOUT)
-        assert (server.connects, server.returns, edge.returns, len(edge.hellos)) == (1, [], [], 1)
+        assert (server.connects, server.returns, other.returns, len(other.hellos)) == (1, [], [], 1)

@@ -301,6 +301,6 @@ def _reported(report: common.NotificationReport) -> tuple[str, dict[str, int]]:
 
 def test_the_store_is_the_simple_store(fixture: Fixture) -> None:
     # A shorter history of the same fault is not looked for: by way of a running store that takes longer than a test may.
-    options = {"deadline": None, "database": None, "phases": [Phase.generate], "print_blob": True}
-    short = settings(max_examples=20, stateful_step_count=20, **options)  # type: ignore[arg-type]
+    phases = [Phase.generate]
+    short = settings(max_examples=20, stateful_step_count=20, deadline=None, database=None, phases=phases, print_blob=True)
     run_state_machine_as_test(lambda: Machine(fixture), settings=short)  # type: ignore[arg-type]
