@@ -12,7 +12,7 @@ from pyroaring import BitMap
 from mesh import errors
 from mesh.patience import delays
 from scheduler.fields import expression_at
-from scheduler.ports import Tags, Users
+from scheduler.ports import Expansion, Tags, Users
 from tidings.common.v1 import error_pb2
 from tidings.common.v1.notification_pb2 import EXPAND_AT_UPLOAD, Audience, NotificationSpec
 
@@ -72,46 +72,50 @@ class Audiences:
             return Resolved(recipients, await self._users.ensure(_once(audience.excluded_ids)))
         return Resolved(recipients, BitMap((await self._users.find(_once(audience.excluded_ids))).values()))
 
-    async def expand(self, audience: Audience, resolved: Resolved, field: str) -> tuple[BitMap, int]:
-        """Everybody it means now, and the snapshot of the tags; 0 without an expression.
+    async def expand(self, audience: Audience, resolved: Resolved, field: str) -> Expansion:
+        """Everybody it means now; the snapshot and the clients known are 0 without an expression.
 
         Raises:
             TidingsError: as `names`.
         """
-        included, excluded, version = await self._expand_both(audience, field)
-        return (included | resolved.recipients) - (excluded | resolved.excluded), version
+        included, excluded = await self._expand_both(audience, field)
+        members = (included.members | resolved.recipients) - (excluded.members | resolved.excluded)
+        return Expansion(members, excluded.version, included.known or excluded.known)
 
     async def estimate(self, audience: Audience, field: str) -> Estimate:
         """How many it means now; nobody comes into being. A recipient never seen counts, but isn't among the known clients."""
-        count, version = await self.count(audience, field)
-        return Estimate(count, await self._tags.known_clients(), version)
+        count, expansion = await self._count(audience, field)
+        return Estimate(count, expansion.known or await self._tags.known_clients(), expansion.version)
 
-    async def count(self, audience: Audience, field: str) -> tuple[int, int]:
-        """How many it means now, and the snapshot; as `estimate`, but the tags' service is asked for expressions only."""
+    async def count(self, audience: Audience, field: str) -> int:
+        """How many it means now; as `estimate`, but the tags' service is asked for expressions only."""
+        return (await self._count(audience, field))[0]
+
+    async def _count(self, audience: Audience, field: str) -> tuple[int, Expansion]:
         recipients, excluded = set(audience.recipient_ids), set(audience.excluded_ids)
         found = await self._users.find(sorted(recipients | excluded))
         resolved = Resolved(_ordinals(found, recipients), _ordinals(found, excluded))
-        members, version = await self.expand(audience, resolved, field)
+        expansion = await self.expand(audience, resolved, field)
         new = sum(1 for one in recipients - excluded if one not in found)
-        return len(members) + new, version
+        return len(expansion.members) + new, expansion
 
-    async def _expand_both(self, audience: Audience, field: str) -> tuple[BitMap, BitMap, int]:
+    async def _expand_both(self, audience: Audience, field: str) -> tuple[Expansion, Expansion]:
         """The two expressions in one snapshot. The second may be asked of an instance that hasn't it yet: then once more."""
         for attempt, delay in enumerate(delays(), 1):
-            included, version = await self._expand(audience.expression, 0, f"{field}.expression")
+            included = await self._expand(audience.expression, 0, f"{field}.expression")
             try:
-                excluded, version = await self._expand(audience.excluded_expression, version, f"{field}.excluded_expression")
+                excluded = await self._expand(audience.excluded_expression, included.version, f"{field}.excluded_expression")
             except errors.TidingsError as error:
                 if error.code != error_pb2.ERROR_CODE_SNAPSHOT_GONE or attempt == _ATTEMPTS:
                     raise
                 await asyncio.sleep(delay)
             else:
-                return included, excluded, version
+                return included, excluded
         raise AssertionError("delays never end")
 
-    async def _expand(self, expression: str, version: int, field: str) -> tuple[BitMap, int]:
+    async def _expand(self, expression: str, version: int, field: str) -> Expansion:
         if not expression:
-            return BitMap(), version
+            return Expansion(BitMap(), version, 0)
         with expression_at(field):
             return await self._tags.expand(expression, version)
 

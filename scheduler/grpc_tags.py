@@ -4,6 +4,7 @@ from pyroaring import BitMap
 
 from mesh import rpc
 from mesh.nodes import NodePool
+from scheduler.ports import Expansion
 from tidings.tag.v1 import audience_pb2 as tags
 from tidings.tag.v1.audience_pb2_grpc import AudienceServiceStub
 
@@ -22,17 +23,17 @@ class GrpcTags:
         request = tags.ValidateExpressionRequest(expression=expression)
         return await self._pool.call(lambda node: node.stub(AudienceServiceStub).ValidateExpression, request)
 
-    async def expand(self, expression: str, version: int) -> tuple[BitMap, int]:
+    async def expand(self, expression: str, version: int) -> Expansion:
         """See `Tags`."""
         request = tags.ExpandExpressionRequest(expression=expression, version=version)
-        members = BitMap()
+        members, known = BitMap(), 0
         chunks = self._pool.stream(
             lambda node: node.stub(AudienceServiceStub).ExpandExpression, request, rpc.remaining(_STREAM_SECONDS)
         )
         async for chunk in chunks:
             members |= BitMap.deserialize(chunk.user_ordinals)
-            version = chunk.version
-        return members, version
+            version, known = chunk.version, chunk.known_clients
+        return Expansion(members, version, known)
 
     async def known_clients(self) -> int:
         """See `Tags`."""

@@ -1,7 +1,7 @@
 """What a scheduler needs from others, by role. All of it may fail with TidingsError."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyroaring import BitMap
 
@@ -57,14 +57,22 @@ class Users(Protocol):
         """Their ids, in order."""
 
 
+class Expansion(NamedTuple):
+    """Everybody whom an expression meant, in which snapshot of the tags, and how many clients were known then."""
+
+    members: BitMap
+    version: int
+    known: int
+
+
 class Tags(Protocol):
     """Who is meant by an expression."""
 
     async def validate(self, expression: str) -> ValidateExpressionResponse:
         """Read it; fails with what is wrong."""
 
-    async def expand(self, expression: str, version: int) -> tuple[BitMap, int]:
-        """Everybody meant, and the snapshot; version 0 asks for the newest."""
+    async def expand(self, expression: str, version: int) -> Expansion:
+        """Everybody meant; version 0 asks for the newest."""
 
     async def known_clients(self) -> int:
         """How many clients there are."""

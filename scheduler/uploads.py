@@ -73,9 +73,9 @@ class Uploads:
     async def _request(self, key: RequestKey, spec: NotificationSpec) -> CreateNotificationRequest:
         names = await self._audiences.names(spec.audience, _FIELD)
         if spec.audience.recipient_ids or spec.audience.excluded_ids:  # of whom some may come into being: not for nothing
-            self._check_somebody(spec, (await self._audiences.count(spec.audience, _FIELD))[0])
+            self._check_somebody(spec, await self._audiences.count(spec.audience, _FIELD))
         resolved = await self._audiences.resolve(spec)
-        members, version = await self._audiences.expand(spec.audience, resolved, _FIELD)
+        members, version, _ = await self._audiences.expand(spec.audience, resolved, _FIELD)
         self._check_somebody(spec, len(members))
         request = _request(key, spec, names, resolved)
         request.estimated_audience = len(members)

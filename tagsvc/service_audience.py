@@ -43,7 +43,10 @@ class AudienceServicer(AudienceServiceServicer):
         question, members = await self._audience.expand(request.expression, request.version)
         for chunk in chunks(members):
             yield pb.ExpandExpressionResponse(
-                user_ordinals=chunk.serialize(), version=question.snapshot.version, count=len(members)
+                user_ordinals=chunk.serialize(),
+                version=question.snapshot.version,
+                count=len(members),
+                known_clients=question.known,
             )
 
     async def ListAudience(self, request: pb.ListAudienceRequest, context: Context) -> pb.ListAudienceResponse:

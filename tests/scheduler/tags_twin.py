@@ -31,12 +31,14 @@ class Tags:
         members: tag -> ordinals, in the newest snapshot.
         highest: the highest ordinal known.
         version: of the newest snapshot.
+        newcomers: so many clients come into being after each expansion.
         calls: methods called, in order.
     """
 
     members: dict[str, set[int]] = field(default_factory=dict)
     highest: int = 0
     version: int = 7
+    newcomers: int = 0
     calls: list[str] = field(default_factory=list)
 
     def put(self, name: str, *ordinals: int) -> None:
@@ -111,7 +113,10 @@ class Audience(AudienceServiceServicer):
         members, _ = self.tags.evaluate(request.expression)
         half = len(members) // 2
         for part in (members[:half], members[half:]):
-            yield pb.ExpandExpressionResponse(user_ordinals=part.serialize(), version=newest, count=len(members))
+            yield pb.ExpandExpressionResponse(
+                user_ordinals=part.serialize(), version=newest, count=len(members), known_clients=self.tags.highest
+            )
+        self.tags.highest += self.tags.newcomers
 
     async def ListAudience(self, request: pb.ListAudienceRequest, context: Any) -> pb.ListAudienceResponse:
         """Nobody here asks."""

@@ -135,6 +135,14 @@ async def test_an_estimate_is_exact_and_makes_nobody(mesh: Mesh, store: Store, b
     assert (plain.count, plain.known_clients, plain.snapshot_version) == (1, 4, 0)
 
 
+async def test_an_estimate_compares_with_the_clients_known_when_it_counted(mesh: Mesh, store: Store, business: Business) -> None:
+    mesh.tags.put("gold", *await store.ordinals("a", "b", "c"))
+    mesh.tags.newcomers = 1
+    for known, whom in ((3, {"expression": "*"}), (4, {"recipient_ids": ["a", "b", "c"], "excluded_expression": "* - gold"})):
+        answer = await business.estimate(**whom)
+        assert (answer.count, answer.known_clients) == (3, known)
+
+
 ESTIMATE_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "INVALID_FIELD", "audience"),
     ({"recipient_ids": ["a b"]}, "INVALID_FIELD", "audience.recipient_ids"),

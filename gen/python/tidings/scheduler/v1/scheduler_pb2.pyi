@@ -610,7 +610,7 @@ class EstimateAudienceResponse(_message.Message):
     count: _builtins.int
     """How many the audience has."""
     known_clients: _builtins.int
-    """All clients known, for comparison."""
+    """All clients known when it was counted, for comparison. Who first appeared within the last second may not be among them yet."""
     snapshot_version: _builtins.int
     """The snapshot of the tags it was counted in; 0 without an expression."""
     def __init__(

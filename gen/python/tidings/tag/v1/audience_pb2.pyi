@@ -235,22 +235,26 @@ class ExpandExpressionResponse(_message.Message):
     USER_ORDINALS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_CLIENTS_FIELD_NUMBER: _builtins.int
     user_ordinals: _builtins.bytes
     """A roaring bitmap of user ordinals in the portable serialisation; ordinals of later chunks are higher."""
     version: _builtins.int
     """The snapshot."""
     count: _builtins.int
     """How many in all."""
+    known_clients: _builtins.int
+    """All clients known at that moment, of whom these are."""
     def __init__(
         self,
         *,
         user_ordinals: _builtins.bytes = ...,
         version: _builtins.int = ...,
         count: _builtins.int = ...,
+        known_clients: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "user_ordinals", b"user_ordinals", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "known_clients", b"known_clients", "user_ordinals", b"user_ordinals", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
