@@ -1,5 +1,6 @@
 # `make up` and `make test` set up all they need. `make help` lists the rest.
-PYTHON ?= python3.11
+# Debian's own is built with every optimisation; others may not be, and then a message costs a tenth more CPU (docs/adr/0017).
+PYTHON ?= $(shell /usr/bin/python3.11 -c "import ensurepip" 2>/dev/null && echo /usr/bin/python3.11 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
