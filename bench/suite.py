@@ -1,7 +1,7 @@
 """`tidings bench all`: every bench, one after the other, each in a process of its own; one that fails doesn't stop the rest.
 
 A folder takes each one's report, what it printed, the plots and a summary. In modest sizes all of it takes less than 15 minutes on
-two cores; in full sizes, those of the targets, about three times as long.
+two cores; in full sizes, those of the targets, about half as long again.
 """
 
 import os
@@ -29,7 +29,7 @@ class Entry:
         name: of its report's file, and in plots.
         words: its command.
         modest: options for the short run; without them it is as large as its targets say.
-        limit_seconds: when it is given up, in the short run; in the full one, three times as long.
+        limit_seconds: when it is given up, in the short run; three times as late in the full one.
     """
 
     name: str

@@ -23,7 +23,7 @@ def run_all(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="One of the benches; may be given again.", metavar="BENCH")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="In the sizes of the targets: three times as long.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="In the sizes of the targets: half as long again.")] = False,
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Copy reports and plots there too, for documents.", metavar="DIR")
     ] = None,
