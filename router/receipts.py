@@ -1,10 +1,12 @@
 """Receipts: devices' marks to the store, and then to those whom they concern.
 
 Rules: marks are told only after they are durable, as the store has them, so they never go back nor past the log. All deltas that
-gather while a call is under way make one call. One frame per conversation tells all its marks that moved.
+gather while a call is under way make one call. One frame per conversation tells all its marks that moved. Many are told a few at a
+time, and messages have their turn between: a receipt may be late, and telling sixty takes as long as several messages need in all.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -22,6 +24,9 @@ from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
 from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, AdvanceMarksResponse, MarkAdvance, MemberMarks
 
 _BATCH = 4 * STORE_BATCH  # deltas taken at once: coalescing leaves far fewer
+_AT_ONCE = 8  # conversations told without a pause, or more, so that there are no more than …
+_TURNS = 10
+PAUSE_SECONDS = 0.002
 _log = structlog.get_logger(__name__)
 
 
@@ -149,10 +154,14 @@ class Receipts:
         by_conversation: dict[str, list[tuple[ReceiptDelta, MemberMarks]]] = defaultdict(list)
         for delta, marks in moved:
             by_conversation[delta.conversation_id].append((delta, marks))
-        for conversation_id, marks_moved in by_conversation.items():
-            conversation = self._directory.get(conversation_id)
-            if conversation is not None:
-                self._tell_one(conversation, marks_moved)
+        found = [(self._directory.get(one), marks) for one, marks in by_conversation.items()]
+        size = max(_AT_ONCE, math.ceil(len(found) / _TURNS))
+        for first in range(0, len(found), size):
+            if first:
+                await asyncio.sleep(PAUSE_SECONDS)
+            for conversation, marks_moved in found[first : first + size]:
+                if conversation is not None:
+                    self._tell_one(conversation, marks_moved)
 
     def _tell_one(self, conversation: Membership, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
         watermarks = {delta.user_id: _watermark(delta, marks) for delta, marks in moved}  # of several devices the last counts

@@ -144,6 +144,30 @@ async def test_a_receipt_reaches_the_sender_and_a_read_mark_ones_own_devices(mes
         assert frame_of(told.frame).receipt.watermarks[0].read_seq == 1
 
 
+async def test_a_message_overtakes_many_receipts_and_none_is_left_out(
+    mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.1)
+    alice, *others = (mesh.memory.user(name).user_ordinal for name in ("alice", *(f"u{n}" for n in range(60))))
+    chats = [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
+    async with edge(router.grpc_address, alice, *others) as one:
+        await asyncio.gather(*(one.ask("alice", alice, append_entry=send(chat)) for chat in chats))
+        await one.batch(
+            receipts=[
+                link_pb2.ReceiptDelta(user_ordinal=other, user_id=f"u{n}", device_id="d", conversation_id=chats[n], delivered_seq=1)
+                for n, other in enumerate(others)
+            ]
+        )
+        await one.delivery(lambda frame: frame.HasField("receipt"))
+        await one.ask("alice", alice, append_entry=send(chats[0], "m2", "meanwhile"))
+        await one.until(lambda: len(one.deliveries) == 121)
+    kinds = [frame_of(each.frame).WhichOneof("body") for each in one.deliveries[60:]]
+    told = [frame_of(each.frame).receipt.conversation_id for each in one.deliveries if frame_of(each.frame).HasField("receipt")]
+    assert kinds.count("receipt") == 60
+    assert 0 < kinds.index("new_message") < 60
+    assert sorted(told) == sorted(chats)
+
+
 async def test_receipts_of_entries_from_before_reach_all_others(mesh: Mesh, router: Instance) -> None:
     alice, bob, carol = (mesh.memory.user(name).user_ordinal for name in ("alice", "bob", "carol"))
     chat = mesh.memory.group("alice", "bob", "carol").conversation.conversation_id
