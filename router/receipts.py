@@ -157,7 +157,7 @@ class Receipts:
         found = [(self._directory.get(one), marks) for one, marks in by_conversation.items()]
         size = max(_AT_ONCE, math.ceil(len(found) / _TURNS))
         for first in range(0, len(found), size):
-            if first:
+            if first and len(self._queue) < len(found):  # else there is no time for it
                 await asyncio.sleep(PAUSE_SECONDS)
             for conversation, marks_moved in found[first : first + size]:
                 if conversation is not None:

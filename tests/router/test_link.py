@@ -152,12 +152,7 @@ async def test_a_message_overtakes_many_receipts_and_none_is_left_out(
     chats = [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
     async with edge(router.grpc_address, alice, *others) as one:
         await asyncio.gather(*(one.ask("alice", alice, append_entry=send(chat)) for chat in chats))
-        await one.batch(
-            receipts=[
-                link_pb2.ReceiptDelta(user_ordinal=other, user_id=f"u{n}", device_id="d", conversation_id=chats[n], delivered_seq=1)
-                for n, other in enumerate(others)
-            ]
-        )
+        await one.batch(receipts=_delivered(others, chats, 1))
         await one.delivery(lambda frame: frame.HasField("receipt"))
         await one.ask("alice", alice, append_entry=send(chats[0], "m2", "meanwhile"))
         await one.until(lambda: len(one.deliveries) == 121)
@@ -166,6 +161,31 @@ async def test_a_message_overtakes_many_receipts_and_none_is_left_out(
     assert kinds.count("receipt") == 60
     assert 0 < kinds.index("new_message") < 60
     assert sorted(told) == sorted(chats)
+
+
+async def test_receipts_that_wait_let_those_before_them_go_without_pauses(
+    mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.5)
+    alice, *others = (mesh.memory.user(name).user_ordinal for name in ("alice", *(f"u{n}" for n in range(60))))
+    chats = [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
+    async with edge(router.grpc_address, alice, *others) as one:
+        for number in (1, 2):
+            await asyncio.gather(*(one.ask("alice", alice, append_entry=send(chat, f"m{number}")) for chat in chats))
+        started = asyncio.get_running_loop().time()
+        for seq in (1, 2):
+            await one.batch(receipts=_delivered(others, chats, seq))
+            await one.delivery(lambda frame: frame.HasField("receipt"))
+        await one.until(lambda: len(one.deliveries) >= 120 + 60)
+        assert asyncio.get_running_loop().time() - started < 2.5  # with seven pauses it would be 3.5
+        monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.0)
+
+
+def _delivered(others: list[int], chats: list[str], seq: int) -> list[link_pb2.ReceiptDelta]:
+    return [
+        link_pb2.ReceiptDelta(user_ordinal=other, user_id=f"u{n}", device_id="d", conversation_id=chats[n], delivered_seq=seq)
+        for n, other in enumerate(others)
+    ]
 
 
 async def test_receipts_of_entries_from_before_reach_all_others(mesh: Mesh, router: Instance) -> None:
