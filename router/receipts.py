@@ -24,7 +24,7 @@ from tidings.router.v1.link_pb2 import TRAFFIC_CLASS_RECEIPT, ReceiptDelta
 from tidings.store.v1.message_log_pb2 import AdvanceMarksRequest, AdvanceMarksResponse, MarkAdvance, MemberMarks
 
 _BATCH = 4 * STORE_BATCH  # deltas taken at once: coalescing leaves far fewer
-_AT_ONCE = 8  # conversations told without a pause, or more, so that there are no more than …
+_AT_ONCE = 8  # conversations told without a pause; of many more, a tenth
 _TURNS = 10
 PAUSE_SECONDS = 0.002
 _log = structlog.get_logger(__name__)
@@ -154,14 +154,14 @@ class Receipts:
         by_conversation: dict[str, list[tuple[ReceiptDelta, MemberMarks]]] = defaultdict(list)
         for delta, marks in moved:
             by_conversation[delta.conversation_id].append((delta, marks))
-        found = [(self._directory.get(one), marks) for one, marks in by_conversation.items()]
+        held = ((self._directory.get(conversation_id), marks) for conversation_id, marks in by_conversation.items())
+        found = [(conversation, marks) for conversation, marks in held if conversation is not None]
         size = max(_AT_ONCE, math.ceil(len(found) / _TURNS))
-        for first in range(0, len(found), size):
-            if first and len(self._queue) < len(found):  # else there is no time for it
+        for number, part in enumerate(chunks(found, size)):
+            if number and len(self._queue) < len(found):  # else there is no time for it
                 await asyncio.sleep(PAUSE_SECONDS)
-            for conversation, marks_moved in found[first : first + size]:
-                if conversation is not None:
-                    self._tell_one(conversation, marks_moved)
+            for conversation, marks_moved in part:
+                self._tell_one(conversation, marks_moved)
 
     def _tell_one(self, conversation: Membership, moved: list[tuple[ReceiptDelta, MemberMarks]]) -> None:
         watermarks = {delta.user_id: _watermark(delta, marks) for delta, marks in moved}  # of several devices the last counts

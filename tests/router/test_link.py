@@ -148,8 +148,7 @@ async def test_a_message_overtakes_many_receipts_and_none_is_left_out(
     mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.1)
-    alice, *others = (mesh.memory.user(name).user_ordinal for name in ("alice", *(f"u{n}" for n in range(60))))
-    chats = [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
+    alice, others, chats = _sixty_chats(mesh)
     async with edge(router.grpc_address, alice, *others) as one:
         await asyncio.gather(*(one.ask("alice", alice, append_entry=send(chat)) for chat in chats))
         await one.batch(receipts=_delivered(others, chats, 1))
@@ -167,8 +166,7 @@ async def test_receipts_that_wait_let_those_before_them_go_without_pauses(
     mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.5)
-    alice, *others = (mesh.memory.user(name).user_ordinal for name in ("alice", *(f"u{n}" for n in range(60))))
-    chats = [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
+    alice, others, chats = _sixty_chats(mesh)
     async with edge(router.grpc_address, alice, *others) as one:
         for number in (1, 2):
             await asyncio.gather(*(one.ask("alice", alice, append_entry=send(chat, f"m{number}")) for chat in chats))
@@ -179,6 +177,12 @@ async def test_receipts_that_wait_let_those_before_them_go_without_pauses(
         await one.until(lambda: len(one.deliveries) >= 120 + 60)
         assert asyncio.get_running_loop().time() - started < 2.5  # with seven pauses it would be 3.5
         monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.0)
+
+
+def _sixty_chats(mesh: Mesh) -> tuple[int, list[int], list[str]]:
+    """Alice's ordinal, those of u0 to u59, and her chats with them."""
+    alice, *others = (mesh.memory.user(name).user_ordinal for name in ("alice", *(f"u{n}" for n in range(60))))
+    return alice, others, [mesh.memory.direct("alice", f"u{n}").conversation.conversation_id for n in range(60)]
 
 
 def _delivered(others: list[int], chats: list[str], seq: int) -> list[link_pb2.ReceiptDelta]:
