@@ -103,6 +103,7 @@ def _grpc(
         drain_seconds=settings.drain_seconds,
         door=MeshDoor.of(MutualTls.of("balancer", settings)),
         local=local,
+        known_as=settings.grpc_address,
     )
 
 

@@ -5,9 +5,9 @@ only for the wire (compression, waiting for a connection) changes nothing here; 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -20,6 +20,7 @@ from mesh.local_server import LocalServer
 Serialize = Callable[[Any], bytes] | None
 Parse = Callable[[bytes], Any] | None
 Metadata = grpc.aio.Metadata | Sequence[tuple[str, str | bytes]]
+NOTHING_SHOWN: Mapping[str, Sequence[bytes]] = MappingProxyType({})
 
 
 class LocalChannel(grpc.aio.Channel):
@@ -28,17 +29,24 @@ class LocalChannel(grpc.aio.Channel):
     Args:
         server: whom it leads to.
         interceptors: of calls with one request and one response, the first outermost.
+        shown: the certificate that the caller would show on the wire, as gRPC's `auth_context` has it.
 
     Raises:
         TypeError: an interceptor of another kind.
     """
 
-    def __init__(self, server: LocalServer, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> None:
+    def __init__(
+        self,
+        server: LocalServer,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        shown: Mapping[str, Sequence[bytes]] = NOTHING_SHOWN,
+    ) -> None:
         for one in interceptors:
             if not isinstance(one, grpc.aio.UnaryUnaryClientInterceptor):
                 raise TypeError(f"{type(one).__name__}: a local channel can only have interceptors of unary calls")
         self._server = server
         self._interceptors = interceptors
+        self._shown = shown
         self._calls: WeakSet[LocalCall] = WeakSet()
         self._closed = asyncio.Event()
 
@@ -122,7 +130,7 @@ class LocalChannel(grpc.aio.Channel):
     ) -> LocalCall:
         if self._closed.is_set():
             raise grpc.aio.UsageError("Channel is closed.")
-        exchange = Exchange(method, tuple(metadata or ()), timeout, self._server.largest_message)
+        exchange = Exchange(method, tuple(metadata or ()), timeout, self._server.largest_message, self._shown)
         self._server.begin(exchange)
         call = LocalCall(exchange, serialize, parse)
         self._calls.add(call)

@@ -7,7 +7,7 @@ neither methods nor services.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import grpc
@@ -91,6 +91,7 @@ class Exchange:
 
     Args:
         limit: bytes of the largest message.
+        shown: the certificate that the caller shows, as gRPC's `auth_context` has it.
         timeout: seconds until it ends by itself; None for never.
 
     Attributes:
@@ -100,9 +101,12 @@ class Exchange:
         initial: metadata that the server began with; None until it has begun.
     """
 
-    def __init__(self, method: str, metadata: Metadata, timeout: float | None, limit: int) -> None:
+    def __init__(
+        self, method: str, metadata: Metadata, timeout: float | None, limit: int, shown: Mapping[str, Sequence[bytes]]
+    ) -> None:
         self.method = method
         self.metadata = metadata
+        self.shown = shown
         self.requests, self.responses = Lane(), Lane()
         self.initial: Metadata | None = None
         self.ending: Ending | None = None

@@ -1,8 +1,8 @@
 """A server for callers in its own process: the servicers and interceptors of a `grpc.aio.Server`, without a port.
 
 A call is served by a task of its own on the same loop, in the context the server was started in: nothing of the caller's comes
-along but what the call carries. A caller has no address and has proved nothing about itself (`peer`, `auth_context`), so a door
-that asks for either lets nobody in.
+along but what the call carries. A caller has no address (`peer`), so a door that asks for one lets nobody in. It shows the
+certificate that it would show on the wire (`auth_context`); nobody verifies it, for what is in the process has its keys.
 """
 
 import asyncio
@@ -119,28 +119,23 @@ class LocalServer(grpc.aio.Server):
 
 
 class LocalServers:
-    """The servers of one process, by the ports that they have for everybody else."""
+    """The servers of one process, by the addresses (host:port) that they have for everybody else."""
 
     def __init__(self) -> None:
-        self._servers: dict[int, LocalServer] = {}
+        self._servers: dict[str, LocalServer] = {}
 
     @contextmanager
-    def listed(self, port: int, server: LocalServer) -> Iterator[None]:
+    def listed(self, address: str, server: LocalServer) -> Iterator[None]:
         """Have it found until the context ends."""
-        self._servers[port] = server
+        self._servers[address] = server
         try:
             yield
         finally:
-            del self._servers[port]
+            del self._servers[address]
 
     def find(self, address: str) -> LocalServer | None:
-        """The one behind an address of this process; None when none is, and it is to be dialled.
-
-        Args:
-            address: host:port.
-        """
-        port = address.rpartition(":")[2]
-        return self._servers.get(int(port)) if port.isdecimal() else None
+        """The one behind an address of this process; None when none is, and it is to be dialled."""
+        return self._servers.get(address)
 
 
 async def _run(handler: Handler, context: LocalContext) -> None:

@@ -5,7 +5,7 @@ caller's role and lets it call what `mesh.permissions` lists, nothing else. File
 """
 
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,12 @@ class MutualTls:
     authority: bytes
     certificate: bytes
     key: bytes = field(repr=False)
+
+    @property
+    def shown(self) -> Mapping[str, Sequence[bytes]]:
+        """What a server makes of the certificate, as gRPC's `auth_context` has it."""
+        role = certificates.role_of(certificates.read_certificate(self.certificate, "the certificate shown"))
+        return {"peer_spiffe_id": (certificates.uri(role).encode(),)}
 
     @classmethod
     def of(cls, service: str, settings: ServiceSettings) -> "MutualTls | None":

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from mesh import errors, rpc
 from mesh.breaker import Breaker, State
+from mesh.local_channel import LocalChannel
 from mesh.patience import PASSING
 from tidings.common.v1.instance_pb2 import Instance
 
@@ -29,6 +30,7 @@ class Node:
     """One instance: its channel and stubs.
 
     Attributes:
+        near: whether it is in this very process.
         leaving: set when it drains or is gone from the registry.
         breaker: whether to ask it.
     """
@@ -36,6 +38,7 @@ class Node:
     def __init__(self, instance: Instance, channel: grpc.aio.Channel) -> None:
         self.instance_id = instance.instance_id
         self.channel = channel
+        self.near = isinstance(channel, LocalChannel)
         self.leaving = asyncio.Event()
         self.breaker = Breaker(_jitter)
         self._stubs: dict[object, Any] = {}

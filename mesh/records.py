@@ -27,11 +27,10 @@ def instance(
         public_url: what those outside are told; empty when it faces none.
         capacity: relative to its siblings; 0 means unset.
     """
-    port = settings.advertise_port or grpc_port
     record = Instance(
         service=service,
         instance_id=instance_id,
-        grpc_address=f"{settings.advertised_host}:{port}" if grpc_port else "",
+        grpc_address=settings.grpc_address(grpc_port) if grpc_port else "",
         public_url=public_url,
         zone=settings.zone,
         capacity=capacity,

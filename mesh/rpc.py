@@ -25,7 +25,7 @@ from mesh.bulkhead import Bulkheads
 from mesh.business import BusinessDoor
 from mesh.certificates import dns_name
 from mesh.handlers import Context, Handler, Reading, around
-from mesh.local_channel import LocalChannel
+from mesh.local_channel import NOTHING_SHOWN, LocalChannel
 from mesh.local_server import LocalServer, LocalServers
 from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.telemetry import Telemetry
@@ -70,6 +70,7 @@ async def serve(
     drain_seconds: float,
     door: BusinessDoor | MeshDoor | None = None,
     local: LocalServers | None = None,
+    known_as: Callable[[int], str] | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the context ends; gives the port.
 
@@ -81,6 +82,7 @@ async def serve(
         drain_seconds: how long calls under way may take when the context ends.
         door: who may call; None for whoever reaches the port.
         local: where callers in this process find the same servicers, behind the same interceptors, without the port.
+        known_as: the address, host:port, that the registry gives for the port; None for the one it has here.
     """
     interceptors = [_ServerInterceptor(telemetry), *([] if door is None else [door]), Bulkheads(telemetry), Reading()]
     server = grpc.aio.server(options=_SERVER_OPTIONS, interceptors=interceptors)
@@ -99,7 +101,8 @@ async def serve(
     for name in ["", *servicers]:
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        with nullcontext() if local is None else local.listed(port, nearby):
+        known = known_as(port) if known_as is not None else f"{address.rpartition(':')[0]}:{port}"
+        with nullcontext() if local is None else local.listed(known, nearby):
             yield port
     finally:
         await status.enter_graceful_shutdown()
@@ -116,12 +119,11 @@ def channel(
         telemetry: of the process that calls.
         service: which one is meant; over TLS another one that answers is refused.
         tls: None for plain text.
-        local: servers that are called without dialling, when one of them is meant; with `tls` all are dialled, for only TLS shows
-            who calls.
+        local: servers that are called without dialling, when one of them is meant.
     """
-    near = local.find(address) if local is not None and tls is None else None
+    near = None if local is None else local.find(address)
     if near is not None:
-        return LocalChannel(near, [_ClientInterceptor(telemetry)])
+        return LocalChannel(near, [_ClientInterceptor(telemetry)], NOTHING_SHOWN if tls is None else tls.shown)
     return _open(address, service, tls, [_ClientInterceptor(telemetry)])
 
 

@@ -60,6 +60,10 @@ class ServiceSettings(BaseSettings):
         """The host to register under."""
         return self.advertise or self.host
 
+    def grpc_address(self, port: int) -> str:
+        """Where others reach the gRPC server that listens on this port, host:port."""
+        return f"{self.advertised_host}:{self.advertise_port or port}"
+
     @classmethod
     def from_command_line(cls, arguments: list[str] | None = None) -> Self:
         """Read flags, then the environment. `--help` lists the settings; a wrong one exits with what is allowed."""

@@ -147,6 +147,7 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             drain_seconds=settings.drain_seconds,
             door=MeshDoor.of(tls),
             local=registry.local,
+            known_as=settings.grpc_address,
         )
         async with work, server as port:
             instance = records.instance("router", settings, router_id, grpc_port=port, capacity=settings.capacity)

@@ -89,11 +89,15 @@ async def serve(settings: StoreSettings, registry: Registry, telemetry: Telemetr
             ),
         }
         options: dict[str, Any] = {"reflect": settings.reflection, "drain_seconds": settings.drain_seconds}
-        door = MeshDoor.of(MutualTls.of("store", settings))
+        inside: dict[str, Any] = {
+            "door": MeshDoor.of(MutualTls.of("store", settings)),
+            "local": registry.local,
+            "known_as": settings.grpc_address,
+        }
         async with (
             background(appender.run(), sweeper.run(settings.sweep_seconds), recipients.run(settings.sweep_seconds), feed.run()),
             background(letters.run(database, settings.sweep_seconds)),
-            rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, door=door, local=registry.local, **options) as port,
+            rpc.serve(f"{settings.host}:{settings.port}", servicers, telemetry, **inside, **options) as port,
         ):
             instance = records.instance("store", settings, naming.new_instance_id("store"), grpc_port=port)
             try:

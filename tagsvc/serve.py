@@ -58,7 +58,7 @@ async def serve(settings: TagsvcSettings, registry: Registry, telemetry: Telemet
             "tidings.tag.v1.AudienceService": partial(add_AudienceServiceServicer_to_server, audience),
         }
         options: dict[str, Any] = {"reflect": settings.reflection, "drain_seconds": settings.drain_seconds}
-        inside: dict[str, Any] = {"door": MeshDoor.of(tls), "local": registry.local}
+        inside: dict[str, Any] = {"door": MeshDoor.of(tls), "local": registry.local, "known_as": settings.grpc_address}
         async with (
             process.background(journal.run(), writer.run(), checkpoints.run()),
             rpc.serve(f"{settings.host}:{settings.mesh_port}", servicers, telemetry, **inside, **options) as mesh_port,

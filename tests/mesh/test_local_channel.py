@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh import errors, rpc
 from mesh.business import BusinessDoor, BusinessSettings
@@ -17,6 +18,7 @@ from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.node import Node
 from mesh.nodes import NodePool
 from mesh.registry import MemoryRegistry
+from mesh.settings import ServiceSettings
 from mesh.telemetry import Telemetry
 from tests.certificates import make_certificates
 from tidings.common.v1.instance_pb2 import Instance
@@ -76,6 +78,22 @@ async def test_what_is_not_of_this_process_is_dialled(telemetry: Telemetry) -> N
     assert local.find("127.0.0.1:1") is local.find("[::1]:x") is local.find("") is None
 
 
+async def test_another_machines_server_on_the_same_port_is_dialled(telemetry: Telemetry) -> None:
+    local = LocalServers()
+    async with serving(telemetry, local) as address:
+        other = address.replace("127.0.0.1", "127.0.0.2")
+        async with rpc.channel(other, telemetry, local=local) as channel:
+            assert not isinstance(channel, LocalChannel)
+
+
+async def test_a_server_is_found_by_the_address_that_others_know(telemetry: Telemetry) -> None:
+    settings = ServiceSettings(advertise="tidings.example", advertise_port=7000)
+    local, known = LocalServers(), settings.grpc_address
+    async with rpc.serve("127.0.0.1:0", {}, telemetry, reflect=False, drain_seconds=0, local=local, known_as=known) as port:
+        assert local.find("tidings.example:7000") is not None
+        assert local.find(f"127.0.0.1:{port}") is None
+
+
 async def test_a_server_that_has_stopped_is_not_found(telemetry: Telemetry) -> None:
     local = LocalServers()
     async with serving(telemetry, local) as address:
@@ -116,9 +134,19 @@ async def test_with_certificates_nobody_is_let_in_without_showing_one(telemetry:
             with pytest.raises(errors.TidingsError) as raised:
                 await ask(near)
         assert raised.value.reason == "PERMISSION_DENIED"
-        shown = MutualTls.in_folder(folder, "router")
-        async with rpc.channel(address, telemetry, "store", shown, local) as dialled:
-            assert not isinstance(dialled, LocalChannel)
+
+
+async def test_with_certificates_a_caller_may_here_what_its_role_may_on_the_wire(telemetry: Telemetry, tmp_path: Path) -> None:
+    local, folder = LocalServers(), make_certificates(tmp_path, ("store", "router", "edge"))
+    store, router, edge = (MutualTls.in_folder(folder, role) for role in ("store", "router", "edge"))
+    async with serving(telemetry, local, MeshDoor(store)) as address:
+        for caller, role in ((router, "router"), (edge, "edge")):
+            for way in (local, None):
+                async with rpc.channel(address, telemetry, "store", caller, way) as channel:
+                    assert isinstance(channel, LocalChannel) == (way is local)
+                    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                    with pytest.raises(errors.TidingsError, match=f"{role} may not call /{SERVICE}/Echo"):
+                        await ask(channel)
 
 
 async def test_a_call_that_is_dropped_is_cancelled() -> None:

@@ -339,7 +339,7 @@ async def test_one_that_leaves_is_still_asked_when_it_is_the_only_one(fleet: Fle
 async def test_one_that_is_gone_is_forgotten_while_its_calls_end(fleet: Fleet) -> None:
     staying = await fleet.add()
     async with AsyncExitStack() as life:
-        server = await life.enter_async_context(serving(MemoryRegistry(), fleet.telemetry))
+        server = await life.enter_async_context(serving(MemoryRegistry(fleet.registry.local), fleet.telemetry))
         async with fleet.registry.register(server.instance):
             await until(lambda: server.instance.instance_id in fleet.pool._nodes)
             server.holding.clear()
@@ -372,3 +372,20 @@ async def test_a_pool_that_closes_ends_the_calls_under_way(telemetry: Telemetry)
         done, _ = await asyncio.wait({call}, timeout=10)
         assert done
         server.holding.set()
+
+
+async def test_one_in_this_process_is_asked_first_and_another_when_it_fails(fleet: Fleet) -> None:
+    fleet.registry.local = None
+    far = [await fleet.add() for _ in range(2)]
+    fleet.registry.local = LocalServers()
+    near = await fleet.add()
+    known = fleet.pool._nodes
+    for _ in range(6):
+        await fleet.call()
+    assert [near.calls, *(one.calls for one in far)] == [6, 0, 0]
+    assert [fleet.pool.nearer(known[one.instance.instance_id]) for one in (near, *far)] == [False, True, True]
+    near.fail = errors.unavailable("not now")
+    for _ in range(6):
+        await fleet.call()
+    assert sum(one.calls for one in far) == 6
+    assert not any(fleet.pool.nearer(known[one.instance.instance_id]) for one in far)

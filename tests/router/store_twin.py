@@ -450,7 +450,7 @@ async def serve(memory: Memory, registry: Registry, telemetry: Telemetry) -> Asy
         "tidings.store.v1.UserService": lambda s: user_pb2_grpc.add_UserServiceServicer_to_server(Users(memory), s),
         **memory.more,
     }
-    async with rpc.serve("127.0.0.1:0", servicers, telemetry, reflect=False, drain_seconds=0) as port:
+    async with rpc.serve("127.0.0.1:0", servicers, telemetry, reflect=False, drain_seconds=0, local=registry.local) as port:
         instance.grpc_address = f"127.0.0.1:{port}"
         async with registry.register(instance):
             yield instance

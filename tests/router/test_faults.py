@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from mesh import errors
+from mesh.local_server import LocalServers
 from mesh.naming import direct_conversation_id
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import PATIENCE, edge, frame_of, is_message, send, text
@@ -80,6 +81,20 @@ async def test_a_store_that_leaves_is_left_before_it_stops(mesh: Mesh, router: I
             await mesh.memory.until(lambda: leaving.instance_id in mesh.memory.ended)
             answer = await one.ask_frame("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m2"))
             assert answer.message_stored.seq == 2
+
+
+async def test_a_store_in_the_same_process_is_returned_to(mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.append_stream._STAY_SECONDS", 0.05)
+    alice = mesh.memory.user("alice").user_ordinal
+    async with edge(router.grpc_address) as one:
+        await one.ask("alice", alice, append_entry=send(recipient_id="bob"))
+        (far,) = await anext(mesh.registry.watch("store"))
+        mesh.registry.local = LocalServers()
+        near = await mesh.store()
+        await mesh.memory.until(lambda: far in mesh.memory.ended)
+        answer = await one.ask_frame("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m2"))
+        assert answer.message_stored.seq == 2
+    assert near.instance_id not in mesh.memory.ended
 
 
 async def test_a_store_that_leaves_and_cannot_be_reached_harms_nobody(mesh: Mesh) -> None:
