@@ -1,7 +1,7 @@
 """A mesh to measure, started and stopped by the bench.
 
     process   one process, one loop, SQLite: what `tidings up` runs
-    fleet     one process per service, PostgreSQL, etcd: what a deployment runs
+    fleet     one process per service, with a store in the router's, PostgreSQL, etcd: what `tidings up --registry etcd://…` runs
 
 Both are ready when a client gets a ticket from the balancer.
 """
@@ -34,7 +34,8 @@ _UNLIMITED_CLIENTS = {
     f"TIDINGS_{name}": str(UNLIMITED)
     for name in ("EDGE_FRAMES_PER_SECOND", "EDGE_FRAMES_BURST", "BALANCER_CONNECTS_PER_SECOND", "BALANCER_CONNECT_BURST")
 }
-SERVICES = ("store", "tagsvc", "router", "scheduler", "edge", "balancer")
+SERVICES = ("router", "tagsvc", "scheduler", "edge", "balancer")
+_MODULES = {"router": "cli.router_with_store"}
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ def fleet(
     counts: Mapping[str, int] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Target]:
-    """One process per service, found through etcd.
+    """One process per service, with a store in each router's, found through etcd.
 
     Args:
         database: postgresql://…; empty starts a private cluster that flushes at every commit.
@@ -129,7 +130,7 @@ def fleet(
         for service, name in _processes(counts or {}):
             port = ports[service] if name == service else free_port()
             flags = [*_flags(service, port), "--registry", registry, "--log-level", "warning"]
-            command = [sys.executable, "-m", service, *flags]
+            command = [sys.executable, "-m", _MODULES.get(service, service), *flags]
             given = {**(environment or {}), **_environment(service, database, keys)}
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
             pids[name] = process.pid
@@ -155,8 +156,8 @@ def _flags(service: str, port: int) -> list[str]:
 
 def _environment(service: str, database: str, keys: dict[str, str]) -> dict[str, str]:
     """Secrets and URLs with passwords go by the environment, which other users of the machine can't read."""
-    if service == "store":
-        return {"TIDINGS_STORE_DATABASE": database}
+    if service == "router":
+        return {"TIDINGS_STORE_DATABASE": database, "TIDINGS_STORE_PORT": "0"}
     named = keys if service in ("edge", "balancer") else {}
     return {f"TIDINGS_{service.upper()}_{name.upper()}": value for name, value in named.items()}
 

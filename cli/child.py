@@ -121,7 +121,7 @@ class Child:
             *_dying_with_us(),
             sys.executable,
             "-m",
-            self.order.service,
+            self.order.module,
             *self.order.flags,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.child import Child
 from cli.failure import CommandError
 from cli.orders import Order, environment, orders
-from cli.plan import SERVICES, Plan
+from cli.plan import Plan
 from tidings.common.v1.instance_pb2 import Instance
 
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
@@ -41,6 +41,7 @@ class Fleet:
     def __init__(self, plan: Plan, session: aiohttp.ClientSession) -> None:
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         made = orders(plan)
+        self._services = plan.services
         self.nodes: Mapping[str, str] = {order.name: order.admin for order in made}
         self._width = max(len(order.name) for order in made)
         self._colours = {order.name: COLOURS[number % len(COLOURS)] for number, order in enumerate(made)}
@@ -50,8 +51,8 @@ class Fleet:
         self._running: list[asyncio.Task[None]] = []
 
     async def ready(self) -> None:
-        """Start all children and wait until every one says that it is ready. A store goes first: the others would only complain
-        that it is not there yet.
+        """Start all children and wait until every one says that it is ready. One with a store goes first: the others would only
+        complain that there is none yet.
 
         Raises:
             CommandError: it takes too long.
@@ -76,7 +77,7 @@ class Fleet:
     async def stop(self) -> None:
         """Stop the children, the ones that face clients first; kill those that don't. When cancelled, kill all."""
         try:
-            for service in reversed(SERVICES):
+            for service in reversed(self._services):
                 await asyncio.gather(*(child.stop() for child in self._children if child.order.service == service))
         except asyncio.CancelledError:
             for child in self._children:

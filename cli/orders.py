@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cli.plan import BALANCER_DEFAULTS, SERVICES, Plan, free_ports, http_url
+from cli.plan import BALANCER_DEFAULTS, Plan, free_ports, http_url
 from mesh.mutual_tls import settings_in
 
 _MORE_PORTS = {"balancer": "grpc-port", "tagsvc": "mesh-port"}
@@ -17,10 +17,11 @@ _MORE_PORTS = {"balancer": "grpc-port", "tagsvc": "mesh-port"}
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A process to start; `admin` is the base URL of its /readyz."""
+    """A process to start: `python -m MODULE FLAGS`; `admin` is the base URL of its /readyz."""
 
     name: str
     service: str
+    module: str
     admin: str
     flags: list[str]
 
@@ -29,7 +30,7 @@ def orders(plan: Plan) -> list[Order]:
     """The processes of a plan, in the order they start."""
     spare = iter(free_ports(plan.host, 3 * sum(map(len, plan.ports.values()))))
     made = []
-    for service in SERVICES:
+    for service in plan.services:
         ports = plan.ports[service]
         for number, port in enumerate(ports, 1):
             name = service if len(ports) == 1 else f"{service}-{number}"
@@ -53,7 +54,8 @@ def _order(plan: Plan, name: str, service: str, port: int, spare: Iterator[int])
     if plan.certificates:
         given |= {name.replace("_", "-"): path for name, path in settings_in(plan.certificates.absolute(), service).items()}
     flags = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    return Order(name, service, http_url(plan.host, admin_port), flags)
+    module = service if plan.stores or service != "router" else "cli.router_with_store"
+    return Order(name, service, module, http_url(plan.host, admin_port), flags)
 
 
 def environment(plan: Plan, service: str) -> dict[str, str]:
@@ -61,6 +63,8 @@ def environment(plan: Plan, service: str) -> dict[str, str]:
     mine, prefix = dict(os.environ), f"TIDINGS_{service.upper()}"
     if service == "store":
         mine["TIDINGS_STORE_DATABASE"] = plan.store
+    if service == "router" and not plan.stores:
+        mine |= _of_store(plan)
     if service in ("balancer", "edge"):
         mine[f"{prefix}_TOKEN_SECRET"] = plan.secrets.token_secret
         mine[f"{prefix}_TICKET_SECRET"] = plan.secrets.ticket_secret
@@ -70,3 +74,10 @@ def environment(plan: Plan, service: str) -> dict[str, str]:
     if not plan.cache.startswith("memory:"):
         mine[f"{prefix}_CACHE"] = plan.cache  # its URL may hold a password
     return mine
+
+
+def _of_store(plan: Plan) -> dict[str, str]:
+    """What a store that shares its process must be told by the environment. It is found through the registry, at whatever port."""
+    files = settings_in(plan.certificates.absolute(), "store") if plan.certificates else {}
+    given = {"database": plan.store, "port": "0", **files}
+    return {f"TIDINGS_STORE_{name.upper()}": value for name, value in given.items()}

@@ -59,7 +59,9 @@ Certificates = Annotated[
     Path | None,
     typer.Option("--certs", help="Speak TLS among the services, with what `tidings certs init` put in DIR.", metavar="DIR"),
 ]
-Stores = Annotated[int, typer.Option("--stores", help="How many stores, on one PostgreSQL.", min=1, max=64)]
+Stores = Annotated[
+    int, typer.Option("--stores", help="How many stores are processes of their own; 0: one in each router's.", min=0, max=64)
+]
 Balancers = Annotated[int, typer.Option("--balancers", help="How many balancers.", min=1, max=64)]
 Edges = Annotated[int, typer.Option("--edges", help="How many edges.", min=1, max=64)]
 Routers = Annotated[int, typer.Option("--routers", help="How many routers.", min=1, max=64)]
@@ -71,7 +73,7 @@ LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning
 EXAMPLES = """Examples: [bold]tidings up[/bold]
 
 [bold]tidings up --store postgresql://tidings@127.0.0.1/tidings --registry etcd://127.0.0.1:2379 --cache redis://127.0.0.1 \\
---edges 3 --routers 2 --stores 2 --balancers 2[/bold]"""
+--edges 3 --routers 2 --balancers 2[/bold]"""
 
 
 class House(Protocol):
@@ -110,7 +112,7 @@ def up(
     certs: Certificates = None,
     edges: Edges = 1,
     routers: Routers = 1,
-    stores: Stores = 1,
+    stores: Stores = 0,
     tagsvcs: Tagsvcs = 1,
     schedulers: Schedulers = 1,
     balancers: Balancers = 1,
@@ -143,7 +145,7 @@ def up(
             registry=found,
             cache=_cache(cache),
             certificates=certs,
-            stores=stores,
+            stores=stores or (0 if _shareable(database, found) else 1),
             routers=routers,
             restart=restart,
             log_level=level,
@@ -184,6 +186,11 @@ def _store(url: str | None, data: Path) -> str:
     if url.partition("://")[0] in ("sqlite", "postgresql"):
         return url
     raise CommandError(f"the store {url!r} is neither postgresql://… nor sqlite:///…", "give one of these with --store")
+
+
+def _shareable(database: str, registry: str) -> bool:
+    """Whether there may be a store in each router's process: they are processes, and the database takes many."""
+    return database.startswith("postgresql:") and registry.startswith("etcd:")
 
 
 def _registry(url: str) -> str:

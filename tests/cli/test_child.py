@@ -36,7 +36,7 @@ class Kept:
     def __init__(self, folder: Path, program: str, session: aiohttp.ClientSession, *, restart: bool = True) -> None:
         (folder / "little_service.py").write_text(program)
         port = free_port(HOST)
-        order = Order("little-1", "little_service", http_url(HOST, port), [str(port)])
+        order = Order("little-1", "little", "little_service", http_url(HOST, port), [str(port)])
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         self.lines: asyncio.Queue[str] = asyncio.Queue()
         self.notes: asyncio.Queue[str] = asyncio.Queue()

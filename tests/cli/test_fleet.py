@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.etcd, pytest.mark.redis]
 def fleet(
     tmp_path: Path, postgres_server: PostgresServer, etcd_server: EtcdServer, redis_server: RedisServer
 ) -> Iterator[MeshUnderTest]:
-    """Nine processes, with certificates."""
+    """Eight processes, with certificates; the stores are the routers'."""
     under_test = MeshUnderTest(tmp_path)
     under_test.edge_port = 0
     run_here("certs", "init", str(tmp_path / "certs"))
@@ -38,7 +38,7 @@ def fleet(
         "--cache",
         redis_server.url,
     )
-    under_test.start(*servers, "--certs", str(tmp_path / "certs"), "--edges", "2", "--stores", "2", "--balancers", "2")
+    under_test.start(*servers, "--certs", str(tmp_path / "certs"), "--edges", "2", "--routers", "2", "--balancers", "2")
     yield under_test
     if under_test.process is not None:
         under_test.end(signal.SIGTERM)
@@ -81,37 +81,38 @@ def await_nodes(fleet: MeshUnderTest, count: int, without: Sequence[str] = ()) -
 def test_a_fleet_serves_and_what_dies_is_started_again(fleet: MeshUnderTest) -> None:
     running = children(fleet)
     assert {service: len(those) for service, those in running.items()} == {
-        "store": 2,
+        "cli.router_with_store": 2,
         "tagsvc": 1,
-        "router": 1,
         "scheduler": 1,
         "balancer": 2,
         "edge": 2,
     }
-    assert "9 processes" in "".join(fleet.said)
+    assert "8 processes" in "".join(fleet.said)
     stored = fleet.json("send", "--as", "alice", "bob", "across the fleet")
     assert fleet.json("tail", "--as", "bob", "--count", "1", "--timeout", "20")["message_id"] == stored["message_id"]
     doctor = fleet.json("doctor")
     assert doctor["exit_status"] == 0, doctor
     pieces = {piece["piece"]: piece for piece in doctor["pieces"]}
-    assert pieces["registry"]["detail"] == "etcd has 2 store, 1 tagsvc, 1 router, 1 scheduler, 2 balancer, 2 edge"
+    assert pieces["registry"]["detail"] == "etcd has 2 store, 1 tagsvc, 2 router, 1 scheduler, 2 balancer, 2 edge"
     assert {pieces[name]["state"] for name in ("etcd members", "cache", "certificates")} == {"healthy"}
 
-    nodes = await_nodes(fleet, 9)
+    nodes = await_nodes(fleet, 10)
+    assert [(node["service"], node["name"]) for node in nodes][:2] == [("store", "router-1"), ("store", "router-2")]
     assert [node["name"] for node in nodes][-4:] == ["balancer-1", "balancer-2", "edge-1", "edge-2"]
     drained = [json.loads(line) for line in fleet.run("drain", "edge-1", "--over", "0", "--watch", "--json").stdout.splitlines()]
     assert drained[0]["instance_id"] == nodes[-2]["instance_id"]
     assert drained[-1]["connections"] == 0
 
-    for service in ("router", "store"):
-        os.kill(running[service][0], signal.SIGKILL)
-    await_end([running["router"][0], running["store"][0]])
+    victim = running["cli.router_with_store"][0]  # the one that was started first
+    os.kill(victim, signal.SIGKILL)
+    await_end([victim])
     again = fleet.json("send", "--as", "alice", "bob", "once more")
     assert again["seq"] == stored["seq"] + 1
-    dead = [node["instance_id"] for node in nodes if node["name"] in ("router", "store-1")]
-    assert [node["name"] for node in await_nodes(fleet, 9, without=dead)] == [node["name"] for node in nodes], "on their old ports"
+    dead = [node["instance_id"] for node in nodes if node["name"] == "router-1"]
+    assert len(dead) == 2, "a router and a store"
+    assert [node["name"] for node in await_nodes(fleet, 10, without=dead)] == [node["name"] for node in nodes], "on their old ports"
 
     everybody = [pid for those in children(fleet).values() for pid in those]
-    assert len(everybody) == 9
+    assert len(everybody) == 8
     fleet.end(signal.SIGKILL)
     await_end(everybody)  # none outlives its parent

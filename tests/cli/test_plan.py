@@ -52,6 +52,20 @@ def test_orders_of_a_fleet() -> None:
     assert len({order.admin for order in made}) == len(made)
 
 
+def test_where_routers_have_stores_within_they_start_first_and_are_told_what_a_store_must_know() -> None:
+    within = plan(stores=0, certificates=Path("/certs"))
+    made = orders(within)
+    assert [order.name for order in made] == ["router-1", "router-2", "tagsvc", "scheduler", "balancer", "edge-1", "edge-2"]
+    assert [order.module for order in made][:3] == ["cli.router_with_store", "cli.router_with_store", "tagsvc"]
+    given = environment(within, "router")
+    assert given["TIDINGS_STORE_DATABASE"] == "postgresql://me:word@db/tidings"
+    assert given["TIDINGS_STORE_PORT"] == "0"
+    assert given["TIDINGS_STORE_MESH_CERTIFICATE"] == "/certs/store.pem"
+    assert all("TIDINGS_STORE_DATABASE" not in environment(within, service) for service in ("tagsvc", "edge"))
+    assert [order.module for order in orders(plan(stores=2))][:3] == ["store", "store", "tagsvc"]
+    assert "TIDINGS_STORE_DATABASE" not in environment(plan(stores=2), "router")
+
+
 def test_several_of_each_have_ports_of_their_own() -> None:
     made = orders(plan(stores=2, balancer_ports=[8080, 18080], tagsvc_ports=[9091, 9093]))
     assert len(made) == 11

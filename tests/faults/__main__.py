@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.faults import plot, protections, table
 from tests.faults.catalogue import Fault, catalogue
-from tests.faults.stage import Stage, open_stage
+from tests.faults.stage import APART, WITHIN, Stage, open_stage
 from tests.faults.surroundings import small_disk
 from tests.faults.trial import Result, trial
 from tests.system.living import draw_seed
@@ -26,10 +26,13 @@ _KEPT = Path("build/faults")
 async def run(arguments: argparse.Namespace, console: Console, disk: Path | None) -> list[Result]:
     """All faults asked for."""
     chosen = [one for one in catalogue() if not arguments.only or any(word in one.name for word in arguments.only)]
+    if arguments.within:
+        chosen = [one for one in chosen if "store" not in one.name]
     seed = arguments.seed or draw_seed()
     folder = _folder()
     console.print(f"seed {seed}; the fleet's logs are in {folder}", markup=False)
-    async with open_stage(folder, random.Random(seed), disk=disk, prepare=protections.removing(arguments.without)) as stage:
+    counts, prepare = WITHIN if arguments.within else APART, protections.removing(arguments.without)
+    async with open_stage(folder, random.Random(seed), counts, disk=disk, prepare=prepare) as stage:
         protections.tell_database(arguments.without, stage.postgres.url(stage.fleet.database.rpartition("/")[2]))
         table.heading(console)
         results = []
@@ -76,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--times", type=int, default=1, help="how often each")
     parser.add_argument("--seed", type=int, default=0, help="of all intentions; else TIDINGS_SEED, else a new one")
     parser.add_argument("--without", choices=sorted(protections.PROTECTIONS), help="take this protection away")
+    parser.add_argument("--within", action="store_true", help="stores in the routers' processes; no faults of stores alone")
     parser.add_argument("--json", type=Path, default=_KEPT / "results.json", help="where the newest result of each fault is kept")
     parser.add_argument("--write", action="store_true", help=f"write the table into {table.PAGE}, and the picture beside it")
     return parser.parse_args()

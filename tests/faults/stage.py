@@ -6,7 +6,7 @@ Faults reach for the parts by name: `router-1`, `postgres`, `etcd-2`, `redis`.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,10 @@ from tests.system.fences import PostgresFences
 from tests.system.fleet_fixture import HOST, Fleet, Member, members, running
 from tests.system.proxy import Proxy, Weather, open_proxy
 
-WHOLE = {"store": 2, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 2, "edge": 3}
+APART = {"store": 2, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 2, "edge": 3}
+"""How many of each service, every one a process."""
+WITHIN = {service: count for service, count in APART.items() if service != "store"}
+"""The same with the stores in the routers' processes, as `tidings up` has it unless it is told otherwise."""
 _MESH_PORT = {"store": "port", "router": "port", "tagsvc": "mesh-port", "balancer": "grpc-port"}
 _DRAIN = {"edge": "12", "router": "4"}  # seconds, of which an edge spreads its clients over all but five
 
@@ -77,12 +80,18 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(
-    folder: Path, rng: random.Random, *, disk: Path | None = None, prepare: Callable[[Fleet], None] = lambda fleet: None
+    folder: Path,
+    rng: random.Random,
+    counts: Mapping[str, int],
+    *,
+    disk: Path | None = None,
+    prepare: Callable[[Fleet], None] = lambda fleet: None,
 ) -> AsyncIterator[Stage]:
     """Start everything; it serves until the context ends.
 
     Args:
         folder: for logs.
+        counts: APART or WITHIN.
         prepare: changes the members before they start.
         disk: where PostgreSQL keeps its data; else where temporary files go.
     """
@@ -91,7 +100,7 @@ async def open_stage(
         etcds, redis = stack.enter_context(run_etcd_cluster(3)), stack.enter_context(run_redis())
         outside = {"postgres": postgres.port, "redis": redis.port}
         outside |= {f"etcd-{number}": _port(one.endpoint) for number, one in enumerate(etcds, 1)}
-        inside = members(WHOLE)
+        inside = members(counts)
 
         def dialer(port: int) -> str:
             return holder(port, {one.name: one.process.pid for one in inside.values() if one.process is not None})

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.catalogue import Fault, catalogue
-from tests.faults.stage import Stage, open_stage
+from tests.faults.stage import WITHIN, Stage, open_stage
 from tests.faults.trial import Result, trial
 from tests.system.living import draw_seed
 
@@ -37,7 +37,7 @@ def selected() -> list[Fault]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with open_stage(tmp_path_factory.mktemp("fleet"), random.Random(draw_seed())) as stage:
+    async with open_stage(tmp_path_factory.mktemp("fleet"), random.Random(draw_seed()), WITHIN) as stage:
         yield stage
 
 

@@ -32,6 +32,8 @@ LEASE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 SMALL = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
 """How many of each service, in the order they start."""
+WITH_STORE = "cli.router_with_store"
+"""The module that a router is when there is a store in its process."""
 
 _PORTS = {"tagsvc": ("port", "mesh-port"), "balancer": ("port", "grpc-port")}
 _QUICK = {
@@ -48,6 +50,7 @@ class Member:
 
     Attributes:
         wrapper: what runs it, in place of `python -m`.
+        module: what is run, where it is not the service's own.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Member:
     flags: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     wrapper: tuple[str, ...] = ("-m",)
+    module: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -111,8 +115,8 @@ class Fleet:
         quick = {flag: str(value) for flag, value in _QUICK.get(one.service, {}).items()}
         given = ports | {"registry": self.registry} | quick | one.flags
         flags = [part for flag, value in given.items() for part in (f"--{flag}", value)]
-        command = [*_dying_with_us(), sys.executable, *one.wrapper, one.service, *flags]
-        environment = self._environment(one.service) | one.environment
+        command = [*_dying_with_us(), sys.executable, *one.wrapper, one.module or one.service, *flags]
+        environment = self._environment(one) | one.environment
         with (self.folder / f"{name}.log").open("ab") as log:
             one.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -201,12 +205,12 @@ class Fleet:
         turned = ports[first % len(ports) :] + ports[: first % len(ports)]
         return "ipv4:" + ",".join(f"{HOST}:{port}" for port in turned)
 
-    def _environment(self, service: str) -> dict[str, str]:
+    def _environment(self, one: Member) -> dict[str, str]:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
-        if service == "store":
-            return mine | {"TIDINGS_STORE_DATABASE": self.database}
-        if service in ("balancer", "edge"):
-            return mine | {f"TIDINGS_{service.upper()}_{name.upper()}": value for name, value in self._keys.items()}
+        if one.service == "store" or one.module == WITH_STORE:
+            return mine | {"TIDINGS_STORE_DATABASE": self.database, "TIDINGS_STORE_PORT": "0"}
+        if one.service in ("balancer", "edge"):
+            return mine | {f"TIDINGS_{one.service.upper()}_{name.upper()}": value for name, value in self._keys.items()}
         return mine
 
     def _ask(self, name: str, path: str) -> str:
@@ -228,13 +232,14 @@ def run_fleet(folder: Path, postgres: PostgresServer, etcd: EtcdServer) -> Itera
 
 
 def members(counts: Mapping[str, int]) -> dict[str, Member]:
-    """So many of each service, by name, none of them running."""
+    """So many of each service, by name, none of them running. Where there are no stores, they are the routers'."""
     made = {}
     for service, count in counts.items():
         for number in range(1, count + 1):
             name = service if count == 1 else f"{service}-{number}"
             ports = {flag: lasting_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
-            made[name] = Member(name, service, ports)
+            module = WITH_STORE if service == "router" and not counts.get("store") else ""
+            made[name] = Member(name, service, ports, module=module)
     return made
 
 
