@@ -29,10 +29,11 @@ MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
 # Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
 MARKS_SECONDS, MARKS_RUSH_SECONDS = 0.05, 0.1
-RUSH = 600.0  # marks a second, or comings, goings and questions of sessions, that are many
+MARKS_RUSH = 2_000.0  # marks a second that are many
 # Sessions that come or go together share a batch at every hop behind; nobody feels a reconnect to be three times so late. When
 # they come by the hundred, a batch's price is what limits how many can come, and who waits for the others waits longer than this.
 SESSIONS_SECONDS, SESSIONS_RUSH_SECONDS = 0.02, 0.1
+SESSIONS_RUSH = 600.0  # comings, goings and questions of sessions a second that are many
 # Who has a notification is told in bitmaps, and written to the store in a transaction for each: they are to be well filled.
 NOTIFICATION_ACKS_SECONDS = 0.2
 ACKNOWLEDGE_SECONDS = 0.05  # when nothing else is said for this long, tell how far batches were acted on
@@ -82,9 +83,9 @@ class Link:
         self._left = False  # the last request did not take all that was asked
         self._pulse = Pulse()
         self._acknowledge_due: asyncio.TimerHandle | None = None
-        self._marks = Pace(MARKS_SECONDS, self._send_marks, MARKS_RUSH_SECONDS, RUSH)
+        self._marks = Pace(MARKS_SECONDS, self._send_marks, MARKS_RUSH_SECONDS, MARKS_RUSH)
         self._acks = Pace(NOTIFICATION_ACKS_SECONDS, self._send_acks)
-        self._sessions = Pace(SESSIONS_SECONDS, self.wake, SESSIONS_RUSH_SECONDS, RUSH)
+        self._sessions = Pace(SESSIONS_SECONDS, self.wake, SESSIONS_RUSH_SECONDS, SESSIONS_RUSH)
 
     @property
     def silent(self) -> bool:

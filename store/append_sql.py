@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from store.append_plan import AppendPlan, Held, Log, Placed, Target
 from store.model import Draft, Kind, Outcome
-from store.sql import Statement
+from store.sql import Statement, driver_of
 
 _LOCK = Statement(
     """
@@ -114,7 +114,7 @@ def _write(connection: Connection, plan: AppendPlan) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(map(list, zip(*rows, strict=True))))
     else:
-        connection.exec_driver_sql(_INSERT_SQLITE, rows)
+        driver_of(connection).executemany(_INSERT_SQLITE, rows)
     _MOVE.rows(connection, moved=[(name, log.last_seq, log.last_entry_at) for name, log in plan.moved_logs.items()])
     if plan.erased:
         _ERASE_MESSAGES.rows(connection, erased=plan.erased)

@@ -1,14 +1,14 @@
 """Named statements, read as SQL, for both engines.
 
 A statement takes whole tables as parameters: `{wanted}` in its text stands for rows that come as one JSON parameter, so one
-statement serves a batch of any size and is parsed and planned once. The few words that the engines spell differently are in
-`_WORDS`.
+statement serves a batch of any size and is parsed and planned once. On SQLite's hot path tables of one row each, a lone message's,
+are values in the text's place instead: half of the time. The few words that the engines spell differently are in `_WORDS`.
 """
 
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ _WORDS = {
     "sqlite": {"for_update": "", "skip_locked": "", "greatest": "max", "least": "min"},
 }
 _SQL_TYPES = {"text": "text", "integer": "bigint"}
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Statement:
@@ -42,27 +43,37 @@ class Statement:
         return connection.execute(self._texts[connection.dialect.name], parameters)
 
     def rows(self, connection: Connection, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Execute it on the hot path: all rows as plain tuples. SQLite's own driver is asked directly, in a fifth of the time."""
+        """Execute it on the hot path: all rows as plain tuples. SQLite's own driver is asked directly, in a fifth of the time.
+
+        A table is given as a sequence of tuples in the order of its columns.
+        """
         if connection.dialect.name != "sqlite":
             result = self(connection, **parameters)
             return [tuple(row) for row in result] if result.returns_rows else []
+        if self._tables and all(len(parameters[name]) == 1 for name in self._tables):
+            for name, columns in self._tables.items():
+                [row] = parameters.pop(name)
+                parameters |= {f"{name}_{column}": value for (column, _), value in zip(columns, row, strict=True)}
+            return driver_of(connection).execute(self._single, parameters).fetchall()
         for name in self._tables:
             parameters[name] = self._encode(name, parameters[name])
-        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-        return driver.execute(self._texts["sqlite"].text, parameters).fetchall()
+        return driver_of(connection).execute(self._texts["sqlite"].text, parameters).fetchall()
 
     @cached_property
     def _texts(self) -> dict[str, TextClause]:
-        return {dialect: text(self._spell(dialect, words)) for dialect, words in _WORDS.items()}
+        return {dialect: text(self._spell(_TABLES[dialect], words)) for dialect, words in _WORDS.items()}
 
-    def _spell(self, dialect: str, words: dict[str, str]) -> str:
-        table = _postgresql_table if dialect == "postgresql" else _sqlite_table
+    @cached_property
+    def _single(self) -> str:
+        return self._spell(_sqlite_row, _WORDS["sqlite"])
+
+    def _spell(self, table: Callable[[str, Sequence[Sequence[str]]], str], words: dict[str, str]) -> str:
         substitutes = words | {name: table(name, columns) for name, columns in self._tables.items()}
         return re.sub(r"\{(\w+)\}", lambda match: substitutes[match[1]], self._template)
 
     def _encode(self, name: str, rows: Iterable[Sequence[object]]) -> str:
         columns = [column for column, _ in self._tables[name]]
-        return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], separators=(",", ":"))
+        return _json([dict(zip(columns, row, strict=True)) for row in rows])
 
 
 def _postgresql_table(name: str, columns: Sequence[Sequence[str]]) -> str:
@@ -73,6 +84,19 @@ def _postgresql_table(name: str, columns: Sequence[Sequence[str]]) -> str:
 def _sqlite_table(name: str, columns: Sequence[Sequence[str]]) -> str:
     values = ", ".join(f"json_extract(value, '$.{column}') AS {column}" for column, _ in columns)
     return f"(SELECT {values} FROM json_each(:{name})) AS {name}"  # noqa: S608  (names of ours, no values)
+
+
+def _sqlite_row(name: str, columns: Sequence[Sequence[str]]) -> str:
+    values = ", ".join(f":{name}_{column} AS {column}" for column, _ in columns)
+    return f"(SELECT {values}) AS {name}"
+
+
+_TABLES = {"postgresql": _postgresql_table, "sqlite": _sqlite_table}
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection beneath one to SQLite."""
+    return connection.connection.driver_connection  # type: ignore[return-value]
 
 
 def take_turns(connection: Connection, lock: int) -> None:
