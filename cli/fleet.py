@@ -1,4 +1,4 @@
-"""The mesh as processes: `python -m store`, `tagsvc`, `router` and so on as children of this one.
+"""The mesh as processes: `python -m tagsvc`, `edge` and so on as children of this one.
 
 One that dies is named and started again. One that dies before it was ever ready ends the whole: what is wrong then, is wrong
 with what it was told, and won't pass.

@@ -1,6 +1,7 @@
 """The processes of a plan: what each is called, its ports, its flags and its environment.
 
-Ports are given here, so that one which is started again is found where it was. Secrets go by the environment, which other users
+Ports are given here, so that one which is started again is found where it was; but for a store's within a router's process, which
+only the registry tells of. Secrets go by the environment, which other users
 of the machine can't read, not by flags, which they can.
 """
 

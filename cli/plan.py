@@ -12,7 +12,7 @@ from cli.failure import CommandError
 from cli.place import Secrets
 
 SERVICES = ("store", "tagsvc", "router", "scheduler", "balancer", "edge")
-"""In the order they start, but for where the stores are; they stop in reverse, so that nothing is asked of one that has gone."""
+"""In the order they start; they stop in reverse, so that nothing is asked of one that has gone."""
 
 # What a balancer on a developer's machine is told where the environment says nothing: every client comes from the same address, so
 # the caps for one address would hit them all together; and there is no crowd of clients to keep from coming back at once.
@@ -77,7 +77,8 @@ class Plan:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Those that are processes, in the order they start: where the stores are, first, for the others would only complain."""
+        """Those that are processes, in the order they start, reversed when they stop: where the stores are comes first, for without
+        any the others could only complain."""
         return SERVICES if self.stores else ("router", *(one for one in SERVICES if one not in ("router", "store")))
 
     @property

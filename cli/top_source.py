@@ -104,7 +104,7 @@ class Source:
         if self._running is not None:
             for name, url in self._running.nodes.items():
                 if instance.admin_url and edges.port(url) == edges.port(instance.admin_url):
-                    return name
+                    return name if name.startswith(instance.service) else f"{instance.service} in {name}"
             if found := edges.name(instance.public_url, self._running.edges):
                 return found
         return f"{instance.service} …{instance.instance_id[-6:]}"

@@ -60,7 +60,8 @@ Certificates = Annotated[
     typer.Option("--certs", help="Speak TLS among the services, with what `tidings certs init` put in DIR.", metavar="DIR"),
 ]
 Stores = Annotated[
-    int, typer.Option("--stores", help="How many stores are processes of their own; 0: one in each router's.", min=0, max=64)
+    int | None,
+    typer.Option("--stores", help="How many stores are processes of their own; else there is one in each router's.", min=1, max=64),
 ]
 Balancers = Annotated[int, typer.Option("--balancers", help="How many balancers.", min=1, max=64)]
 Edges = Annotated[int, typer.Option("--edges", help="How many edges.", min=1, max=64)]
@@ -112,7 +113,7 @@ def up(
     certs: Certificates = None,
     edges: Edges = 1,
     routers: Routers = 1,
-    stores: Stores = 0,
+    stores: Stores = None,
     tagsvcs: Tagsvcs = 1,
     schedulers: Schedulers = 1,
     balancers: Balancers = 1,
@@ -121,7 +122,7 @@ def up(
 ) -> None:
     """Start a whole mesh and keep it running until Ctrl-C; a second Ctrl-C ends it at once."""
     database, found, level = _store(store, data), _registry(registry), _level(log_level)
-    check(database, found, {"store": stores, "balancer": balancers}, certificates=certs is not None)
+    check(database, found, {"store": stores or 1, "balancer": balancers}, certificates=certs is not None)
     wanted = {
         "--edge-port": (edge_port, edges),
         "--tagsvc-port": (tagsvc_port, tagsvcs),
@@ -267,7 +268,7 @@ def _running(plan: Plan, house: House) -> Running:
         url=plan.urls[0],
         urls=plan.urls,
         pid=os.getpid(),
-        ports={service: numbers for service, numbers in plan.ports.items() if all(numbers)},
+        ports={service: numbers for service, numbers in plan.ports.items() if numbers and all(numbers)},
         edges=plan.edge_urls,
         store=plan.store.partition("://")[0],
         registry=plan.registry,

@@ -84,13 +84,14 @@ class Batcher(Generic[T]):
             await self._taker
         return self.take_now()
 
-    def take_now(self) -> list[T]:
-        """Take what is there, up to `max_batch`; maybe nothing."""
-        if len(self._items) <= self._max_batch:
+    def take_now(self, most: int | None = None) -> list[T]:
+        """Take what is there, up to `most`, or `max_batch`; maybe nothing."""
+        most = self._max_batch if most is None else most
+        if len(self._items) <= most:
             batch = list(self._items)
             self._items.clear()
         else:
-            batch = [self._items.popleft() for _ in range(self._max_batch)]
+            batch = [self._items.popleft() for _ in range(most)]
         self._wake_putters(len(batch))
         return batch
 

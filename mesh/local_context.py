@@ -114,11 +114,11 @@ class LocalContext(grpc.aio.ServicerContext[Any, Any]):
         return "local:"
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """None: the caller has proved nothing."""
+        """None: nothing was proved on a wire."""
         return None
 
     def peer_identity_key(self) -> str | None:
-        """None: the caller has proved nothing."""
+        """None: nothing was proved on a wire."""
         return None
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:

@@ -126,7 +126,13 @@ class LocalServers:
 
     @contextmanager
     def listed(self, address: str, server: LocalServer) -> Iterator[None]:
-        """Have it found until the context ends."""
+        """Have it found until the context ends.
+
+        Raises:
+            ValueError: another one has the address.
+        """
+        if address in self._servers:
+            raise ValueError(f"two servers of this process are to be known as {address}: give each an advertised port of its own")
         self._servers[address] = server
         try:
             yield

@@ -22,6 +22,7 @@ from tidings.common.v1.instance_pb2 import Instance
 
 _TELLING_SECONDS = 0.05  # a call that had less time tells nothing about the instance
 _PROBE_SECONDS = 1.0  # to say that it lives
+_STEADY_SECONDS = 30.0  # without a failure
 _log = structlog.get_logger(__name__)
 S = TypeVar("S")
 
@@ -39,9 +40,16 @@ class Node:
         self.instance_id = instance.instance_id
         self.channel = channel
         self.near = isinstance(channel, LocalChannel)
+        self._failed_at = -math.inf
         self.leaving = asyncio.Event()
         self.breaker = Breaker(_jitter)
         self._stubs: dict[object, Any] = {}
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has not failed lately. What failed may be its way to a third, such as a database, and still does while it
+        answers that it lives."""
+        return time.monotonic() - self._failed_at > _STEADY_SECONDS
 
     def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:
         """The stub of this generated class on its channel."""
@@ -96,6 +104,7 @@ class Node:
 
     def _failed(self, learn: Callable[[float], None], error: errors.TidingsError) -> None:
         before, now = self.breaker.state, time.monotonic()
+        self._failed_at = now
         learn(now)
         if before is not self.breaker.state is State.OPEN:
             tell = _log.warning if before is State.CLOSED else _log.debug

@@ -1,10 +1,11 @@
 """The instances of a service that others call: found through the registry, one channel each, one picked for each call.
 
-Rules: one in the same process, which costs no socket and no thread, is asked before the others. An instance that failed is passed
-over for a while, as its `Breaker` says, while others live; when all have failed, the one whose time is nearest is asked; one that
-was silent is asked now and then whether it lives. One that leaves is given nothing new, and its channel closes when its calls have
-ended. `call` and `stream` may ask several instances, so only what may be repeated goes through them; each but the last gets a share
-of the caller's time, so that one which is frozen, and keeps its connections open, costs that share and no more.
+Rules: one in the same process, which costs no socket and no thread, is asked before the others, unless it failed within the last
+half a minute. An instance that failed is passed over for a while, as its `Breaker` says, while others live; when all have failed,
+the one whose time is nearest is asked; one that was silent is asked now and then whether it lives. One that leaves is given nothing
+new, and its channel closes when its calls have ended. `call` and `stream` may ask several instances, so only what may be repeated
+goes through them; each but the last gets a share of the caller's time, so that one which is frozen, and keeps its connections open,
+costs that share and no more.
 """
 
 import asyncio
@@ -97,12 +98,13 @@ class NodePool:
         willing = [node for node in nodes if node.breaker.admits(now)]
         if not willing:
             return min(nodes, key=lambda node: node.breaker.until)
-        nearest = [node for node in willing if node.near] or willing
-        return nearest[next(self._turn) % len(nearest)]
+        near = [node for node in willing if node.near]
+        chosen = near if near and all(node.steady for node in near) else willing
+        return chosen[next(self._turn) % len(chosen)]
 
     def nearer(self, node: Node) -> bool:
-        """Whether one in this very process, which answers, is to be asked rather than this one."""
-        return not node.near and any(one.near and one.breaker.state is State.CLOSED for one in self._staying())
+        """Whether one in this very process is to be asked rather than this one, which isn't."""
+        return not node.near and any(one.near and one.steady and one.breaker.admits(time.monotonic()) for one in self._staying())
 
     def others(self, node: Node) -> bool:
         """Whether there is another instance to ask in place of this one."""

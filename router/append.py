@@ -2,7 +2,8 @@
 
 All links' sends go into one natural batcher. One loop drains it, loads what it does not know, refuses what it may, and hands the
 batch to the appender; a second loop takes the results in the same order, answers, and fans out. So the store writes one batch
-while the router handles another, and the order of every sender's messages is kept.
+while the router handles another, and the order of every sender's messages is kept. While one is being written, a small batch waits
+for what else comes: what is under way is sooner done when little is, and each batch costs as much as many messages in it.
 
 Rules: nothing is answered before it is durable. A send accepted here is never refused for a passing reason. Refusals come from
 what the store just said, never from an old copy. No task, log line or call per message.
@@ -68,6 +69,7 @@ class AppendPipeline:
         meters: Meters,
     ) -> None:
         self._capacity = capacity
+        self._max_batch = max_batch
         self._queue: batching.Batcher[Send] = batching.Batcher(capacity, max_batch)
         self._directory = directory
         self._appender = appender
@@ -131,6 +133,8 @@ class AppendPipeline:
         self._idle.clear()
 
     async def _feed(self, batch: list[Send]) -> None:
+        await self._appender.room(len(batch))
+        batch += self._queue.take_now(self._max_batch - len(batch))
         try:
             ready = await self._prepare(batch)
         except Exception:

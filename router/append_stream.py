@@ -3,10 +3,10 @@
 Rules: batches are stored in the order of their submission. When the stream fails, all that is in flight goes again, in order, with
 the same ids, to any live store, until it is answered; the store takes a repetition as the same entries. A store that is silent is
 left for another after a second or two, for it may be frozen with its connections open; when that one is silent too, it is the
-database that is slow, and each further move takes twice as long. One in this very process is returned to after a while, not at
-once: what silenced it may be its way to the database, while it answers whoever asks whether it lives. A store that wakes up appends
-once more what it held, which changes nothing: by then the log has it, and all that came before. Only a batch that stores keep
-refusing while they answer others (a poisoned one) is cut in halves, down to the single entry, which is then given up.
+database that is slow, and each further move takes twice as long. A store that wakes up appends once more what it held, which
+changes nothing: by then the log has it, and all that came before. One in this very process is returned to when the pool says that
+it is near again. Only a batch that stores keep refusing while they answer others (a poisoned one) is cut in halves, down to the
+single entry, which is then given up.
 It must not know what the entries mean.
 """
 
@@ -30,12 +30,12 @@ from tidings.store.v1.message_log_pb2 import AppendRequest, AppendResponse, Appe
 from tidings.store.v1.message_log_pb2_grpc import MessageLogServiceStub
 
 DEPTH = 2  # batches in flight: the store writes one while the router handles another; more would only make batches smaller
+FULL = 100  # entries: a batch of so many needn't wait to become larger, what each of them costs is most of what it costs
 MAX_BYTES = 8 * 1024 * 1024  # of one request: half of gRPC's limit
 STRIKES = 5  # refusals of a batch at the head, before it is held to be poisoned; with backoff, about a second
 _ANSWER_SECONDS = 15.0  # the only store is given up when it answers nothing for so long; its keepalive takes as long
 _PATIENCE_SECONDS = 1.5  # likewise while there is another; doubles up to the above until a store answers
 _SUSPECT_SECONDS = 0.5  # likewise when other calls have found it silent
-_STAY_SECONDS = 30.0  # with another store than the one in this process, before it is tried again
 _WATCH_SECONDS = 0.25  # how often to look for that, and for a store that leaves
 _log = structlog.get_logger(__name__)
 Answer = asyncio.Future[list[AppendResult]]
@@ -69,7 +69,11 @@ class AppendStream:
         self._call: grpc.aio.StreamStreamCall[AppendRequest, AppendResponse] | None = None
         self._finishing = False  # whether nothing more is written on it
         self._node: Node | None = None
-        self._since = 0.0
+
+    async def room(self, entries: int) -> None:
+        """See `Appender`."""
+        async with self._room:
+            await self._room.wait_for(lambda: len(self._in_flight) < (DEPTH if entries >= FULL else 1))
 
     async def submit(self, entries: list[NewEntry]) -> Answer:
         """See `Appender`."""
@@ -104,7 +108,6 @@ class AppendStream:
         node.breaker.on_asked(time.monotonic())
         call = node.stub(MessageLogServiceStub).Append()
         self._call, self._node, self._sent, self._finishing = call, node, 0, False
-        self._since = time.monotonic()
         for batch in self._in_flight:
             batch.since = time.monotonic()
         try:
@@ -185,15 +188,10 @@ class AppendStream:
             if self._in_flight and time.monotonic() - self._in_flight[0].since > self._patience_with(node):
                 self._patience = min(2 * self._patience, _ANSWER_SECONDS)
                 call.cancel()
-            elif self._to_be_left(node) and not self._finishing:
+            elif (node.leaving.is_set() or self._pool.nearer(node)) and not self._finishing:
                 with contextlib.suppress(TimeoutError):  # while a write stands still: look again, for silence too
                     async with asyncio.timeout(_WATCH_SECONDS):
                         await self._finish(call)
-
-    def _to_be_left(self, node: Node) -> bool:
-        """Whether the stream is to go on at another store, though this one answers."""
-        stayed = time.monotonic() - self._since > _STAY_SECONDS
-        return node.leaving.is_set() or (stayed and self._pool.nearer(node))
 
     def _patience_with(self, node: Node) -> float:
         """Seconds for which it may answer nothing."""

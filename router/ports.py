@@ -51,6 +51,9 @@ class DeadLetterStore(Protocol):
 class Appender(Protocol):
     """The way into the log."""
 
+    async def room(self, entries: int) -> None:
+        """Wait until it is time to submit a batch of so many: a small one would only hurry ahead of what could go with it."""
+
     async def submit(self, entries: list[log.NewEntry]) -> "asyncio.Future[list[log.AppendResult]]":
         """Hand over a batch, waiting for room; the future gives one result per entry, once they are durable.
 

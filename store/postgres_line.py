@@ -5,11 +5,12 @@ what was committed before it began, so the second sees everything under the lock
 connection makes for itself when it opens: nothing of it is in the schema, so stores of different versions don't share it. Sent as
 two statements in a pipeline, which is the other way, a batch of one costs the store twice the CPU.
 
-Each statement is planned once a connection, whatever the values: left to choose, PostgreSQL found on half of the connections that
-planning it anew for each call pays, which it doesn't, and then spent as much on planning as on all the rest. So a routine must read
-by keys: its plan is made while tables may be empty.
+Each statement is planned once a minute, whatever the values: left to choose, PostgreSQL found on half of the connections that
+planning it anew for each call pays, which it doesn't, and then spent as much on planning as on all the rest. A plan may be made
+while tables are empty, so a routine must read by keys; a minute is how long one may last that no longer fits them.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from store.ports import PassingError
 from store.postgres_database import CONNECT_SECONDS, LIVELINESS, SESSION_OPTIONS
 from store.retrying import passing_faults
 
+_PLANNED_SECONDS = 60.0
 _OPTIONS = f"{SESSION_OPTIONS} -c plan_cache_mode=force_generic_plan"
 # VOLATILE, as functions are unless told otherwise: each statement in it takes a snapshot of its own.
 _MAKE = """
@@ -80,6 +82,7 @@ class PostgresLine:
         self._calling = routine.calling
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._cursor: AsyncCursor[tuple[Any, ...]] | None = None
+        self._planned_at = 0.0
 
     async def open(self) -> None:
         """Open the connection and make the routine before anybody waits for it; a fault that may pass is left for `run` to meet.
@@ -100,6 +103,7 @@ class PostgresLine:
         cursor = self._cursor or await self._reopened()
         with passing_faults():
             try:
+                await self._plan_again(cursor)
                 await cursor.execute(self._calling, values, prepare=True)
                 return await cursor.fetchall()
             except BaseException:
@@ -112,6 +116,12 @@ class PostgresLine:
         connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None:
             await connection.close()
+
+    async def _plan_again(self, cursor: AsyncCursor[tuple[Any, ...]]) -> None:
+        """Have plans that are old made anew by who needs them next."""
+        if time.monotonic() - self._planned_at > _PLANNED_SECONDS:
+            await cursor.execute("DISCARD PLANS")
+            self._planned_at = time.monotonic()
 
     async def _reopened(self) -> AsyncCursor[tuple[Any, ...]]:
         """What fails here is no fault of the data."""
@@ -134,5 +144,5 @@ class PostgresLine:
         except BaseException:
             await connection.close()
             raise
-        self._connection, self._cursor = connection, connection.cursor(binary=True)
+        self._connection, self._cursor, self._planned_at = connection, connection.cursor(binary=True), time.monotonic()
         return self._cursor

@@ -6,6 +6,7 @@ to see that it is needed. A failure names its seed and keeps its history; `pytho
 import argparse
 import asyncio
 import random
+import re
 import sys
 import tempfile
 import time
@@ -21,13 +22,15 @@ from tests.faults.trial import Result, trial
 from tests.system.living import draw_seed
 
 _KEPT = Path("build/faults")
+ALONE = re.compile("store$|stores|clock")
+"""Faults that strike a store and not its router, or the way to it from others."""
 
 
 async def run(arguments: argparse.Namespace, console: Console, disk: Path | None) -> list[Result]:
     """All faults asked for."""
     chosen = [one for one in catalogue() if not arguments.only or any(word in one.name for word in arguments.only)]
     if arguments.within:
-        chosen = [one for one in chosen if "store" not in one.name]
+        chosen = [one for one in chosen if not ALONE.search(one.name)]
     seed = arguments.seed or draw_seed()
     folder = _folder()
     console.print(f"seed {seed}; the fleet's logs are in {folder}", markup=False)
@@ -82,7 +85,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--within", action="store_true", help="stores in the routers' processes; no faults of stores alone")
     parser.add_argument("--json", type=Path, default=_KEPT / "results.json", help="where the newest result of each fault is kept")
     parser.add_argument("--write", action="store_true", help=f"write the table into {table.PAGE}, and the picture beside it")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.within and (arguments.write or arguments.without):
+        parser.error("--within goes neither with --write nor with --without: the table and the protections are of stores apart")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Stage:
 
     def names(self, service: str) -> list[str]:
         """The members that are one service."""
-        return [one.name for one in self.fleet.of(service)]
+        return [one.name for one in self.fleet.of(self._home(service))]
 
     def before(self, part: str) -> Iterator[Proxy]:
         """The proxies before all parts whose name begins so."""
@@ -50,6 +50,7 @@ class Stage:
 
     def weather(self, dialer: str, dialed: str, up: Weather, down: Weather) -> None:
         """Between two parts, or between all of two kinds, this befalls what goes to the dialed one, and what comes back."""
+        dialer = self._home(dialer)
         assert any(proxy.connected(dialer) for proxy in self.before(dialed)), f"{dialer or 'nobody'} has no connection to {dialed}"
         for proxy in self.before(dialed):
             proxy.weather(up, down, dialer)
@@ -59,6 +60,10 @@ class Stage:
         for proxy in self.proxies.values():
             proxy.clear(reset=reset)
             proxy.heal()
+
+    def _home(self, service: str) -> str:
+        """Whose processes are a service's: where there are no stores, they are the routers'."""
+        return "router" if service == "store" and not self.fleet.of("store") else service
 
     async def back(self, *names: str) -> None:
         """Start those that don't run, and wait until all of them serve."""

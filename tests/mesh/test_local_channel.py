@@ -94,6 +94,16 @@ async def test_a_server_is_found_by_the_address_that_others_know(telemetry: Tele
         assert local.find(f"127.0.0.1:{port}") is None
 
 
+async def test_two_servers_are_not_known_by_one_address(telemetry: Telemetry) -> None:
+    local, known = LocalServers(), ServiceSettings(advertise_port=7000).grpc_address
+    options: dict[str, Any] = {"reflect": False, "drain_seconds": 0, "local": local, "known_as": known}
+    async with rpc.serve("127.0.0.1:0", {}, telemetry, **options):
+        with pytest.raises(ValueError, match=r"two servers .* 127.0.0.1:7000: give each an advertised port"):
+            async with rpc.serve("127.0.0.1:0", {}, telemetry, **options):
+                pass
+        assert local.find("127.0.0.1:7000") is not None
+
+
 async def test_a_server_that_has_stopped_is_not_found(telemetry: Telemetry) -> None:
     local = LocalServers()
     async with serving(telemetry, local) as address:

@@ -374,7 +374,9 @@ async def test_a_pool_that_closes_ends_the_calls_under_way(telemetry: Telemetry)
         server.holding.set()
 
 
-async def test_one_in_this_process_is_asked_first_and_another_when_it_fails(fleet: Fleet) -> None:
+async def test_one_in_this_process_is_asked_first_and_in_turn_when_it_has_failed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet.registry.local = None
     far = [await fleet.add() for _ in range(2)]
     fleet.registry.local = LocalServers()
@@ -385,7 +387,10 @@ async def test_one_in_this_process_is_asked_first_and_another_when_it_fails(flee
     assert [near.calls, *(one.calls for one in far)] == [6, 0, 0]
     assert [fleet.pool.nearer(known[one.instance.instance_id]) for one in (near, *far)] == [False, True, True]
     near.fail = errors.unavailable("not now")
-    for _ in range(6):
-        await fleet.call()
-    assert sum(one.calls for one in far) == 6
+    await fleet.call()
+    near.fail = None
+    known[near.instance.instance_id].answered()  # a probe says that it lives
+    assert {await fleet.call() for _ in range(6)} == {one.name for one in (near, *far)}
     assert not any(fleet.pool.nearer(known[one.instance.instance_id]) for one in far)
+    monkeypatch.setattr("mesh.node._STEADY_SECONDS", 0.0)
+    assert {await fleet.call() for _ in range(6)} == {near.name}

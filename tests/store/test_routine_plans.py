@@ -49,3 +49,18 @@ async def test_a_plan_made_while_all_was_empty_goes_by_keys(postgres_url: str, r
     fill(postgres_url)
     assert await pages(line, routine.calling, values) < ENOUGH
     await line.close()
+
+
+@pytest.mark.parametrize(("routine", "values"), CALLS.values(), ids=CALLS)
+async def test_a_plan_for_tables_known_to_be_empty_does_not_last(
+    postgres_url: str, routine: Routine, values: Sequence[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as session:
+        session.execute("VACUUM ANALYZE")
+    line = PostgresLine(postgres_url, routine)
+    await line.run(values)
+    fill(postgres_url)
+    monkeypatch.setattr("store.postgres_line._PLANNED_SECONDS", 0.0)
+    await line.run(values)
+    assert await pages(line, routine.calling, values) < ENOUGH
+    await line.close()
