@@ -1,8 +1,8 @@
 """`tidings bench chat`: how many messages per second the mesh stores and delivers, how late, and at what cost.
 
 Open loop: messages are due at fixed times and latency counts from those. With a rate, one span at that rate. With rate 0, a search
-for the knee and for the most that is ever stored per second; then spans at a quarter of the knee (the latency of a mesh that isn't
-pressed), at the knee, and past saturation (the cost when batches are full).
+for the knee, and spans at a quarter of it (the latency of a mesh that isn't pressed) and at the knee; then a search for the most
+that is ever stored per second, and a span past it (the cost when batches are full).
 Afterwards every log is read back and compared with what was answered and delivered.
 """
 
@@ -127,11 +127,11 @@ class _Session:
             return search
         while search.next_rate is not None:
             search.record(self._trial(search.next_rate))
-        while rate := search.saturation():
-            search.note(self._trial(rate))
-        if search.knee:
+        if search.knee:  # before the disk has to write back what a pressed mesh left behind
             self._span("quarter", search.knee / 4)
             self._span("knee", search.knee)
+        while rate := search.saturation():
+            search.note(self._trial(rate))
         self._span("saturated", search.peak_stored_rate * OVERLOAD)
         return search
 
