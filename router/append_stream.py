@@ -126,13 +126,21 @@ class AppendStream:
             call.cancel()
 
     async def _push(self) -> None:
-        """Write what is in flight and not yet on this stream. A failing write is noticed where answers are read."""
+        """Write what is in flight and not yet on this stream. A failing write is noticed where answers are read.
+
+        One that takes too long ends here: gRPC's own goes on for ever when its call is cancelled before there is a connection, as
+        there is none to a store that was frozen when first it was called.
+        """
         async with self._writing:
             while (call := self._call) is not None and not self._finishing and self._sent < len(self._in_flight):
                 batch = self._in_flight[self._sent]
                 self._sent += 1
                 try:
-                    await call.write(AppendRequest(batch_id=batch.batch_id, entries=batch.entries))
+                    async with asyncio.timeout(self._patience_with(self._node)):
+                        await call.write(AppendRequest(batch_id=batch.batch_id, entries=batch.entries))
+                except TimeoutError:
+                    call.cancel()
+                    return
                 except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                     return
                 except asyncio.CancelledError:
@@ -193,9 +201,9 @@ class AppendStream:
                     async with asyncio.timeout(_WATCH_SECONDS):
                         await self._finish(call)
 
-    def _patience_with(self, node: Node) -> float:
+    def _patience_with(self, node: Node | None) -> float:
         """Seconds for which it may answer nothing."""
-        if not self._pool.others(node):
+        if node is None or not self._pool.others(node):
             return _ANSWER_SECONDS
         return _SUSPECT_SECONDS if node.breaker.state is State.OPEN else self._patience
 

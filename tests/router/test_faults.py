@@ -134,6 +134,27 @@ async def test_a_store_that_leaves_and_cannot_be_reached_harms_nobody(mesh: Mesh
                 assert answer.message_stored.seq == 1
 
 
+async def test_a_store_that_was_never_reached_is_left_for_another(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and says nothing, as a frozen one does: what is written to it is written elsewhere."""
+    monkeypatch.setattr("router.append_stream._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("router.append_stream._ANSWER_SECONDS", 0.6)
+    alice = mesh.memory.user("alice").user_ordinal
+    chat = mesh.memory.direct("alice", "bob").conversation.conversation_id
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as mute, AsyncExitStack() as first:
+        host, port = mute.sockets[0].getsockname()
+        await mesh.store_on(first)
+        router = await mesh.router()
+        async with edge(router.grpc_address) as one:
+            await one.ask("alice", alice, append_entry=send(chat))
+            async with mesh.registry.register(Instance(service="store", instance_id="store-1", grpc_address=f"{host}:{port}")):
+                await first.aclose()
+                envelope = one.envelope("alice", alice, append_entry=send(chat, "m2"))
+                await one.batch(envelopes=[envelope])
+                await asyncio.sleep(1.0)  # in which the mute one is called, and given up
+                await mesh.store()
+                assert frame_of((await one.reply(envelope)).frame).message_stored.seq == 2
+
+
 async def test_a_store_that_answers_nothing_is_given_up(mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.append_stream._ANSWER_SECONDS", 0.1)
     alice = mesh.memory.user("alice").user_ordinal
