@@ -1,8 +1,7 @@
 """The processes of a plan: what each is called, its ports, its flags and its environment.
 
 Ports are given here, so that one which is started again is found where it was; but for a store's within a router's process, which
-only the registry tells of. Secrets go by the environment, which other users
-of the machine can't read, not by flags, which they can.
+only the registry tells of. Secrets go by the environment, which other users of the machine can't read, and not by flags.
 """
 
 import os
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 
 from cli.plan import BALANCER_DEFAULTS, Plan, free_ports, http_url
 from mesh.mutual_tls import settings_in
+
+ROUTER_WITH_STORE = "cli.router_with_store"
+"""The module that a router is when there is a store in its process."""
 
 _MORE_PORTS = {"balancer": "grpc-port", "tagsvc": "mesh-port"}
 """Services that listen for the mesh elsewhere than for those outside, and the flag that says where."""
@@ -55,7 +57,7 @@ def _order(plan: Plan, name: str, service: str, port: int, spare: Iterator[int])
     if plan.certificates:
         given |= {name.replace("_", "-"): path for name, path in settings_in(plan.certificates.absolute(), service).items()}
     flags = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    module = service if plan.stores or service != "router" else "cli.router_with_store"
+    module = service if plan.stores or service != "router" else ROUTER_WITH_STORE
     return Order(name, service, module, http_url(plan.host, admin_port), flags)
 
 

@@ -29,6 +29,7 @@ from mesh.errors import TidingsError
 from mesh.process import background
 from store.ports import PassingError, T
 from store.retrying import passes, retrying
+from store.sql import driver_of
 
 _READERS = 2  # reading is mostly Python's work on the rows, which more threads don't make faster
 _READ_BUSY_SECONDS = 5.0  # how long a reader's thread waits for another process
@@ -226,7 +227,6 @@ def _engine(path: Path, size: int, begin: str, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-        driver.execute(begin)  # a fifth of what SQLAlchemy's way costs, once a group
+        driver_of(connection).execute(begin)  # a fifth of what SQLAlchemy's way costs, once a group
 
     return engine

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.orders import ROUTER_WITH_STORE
 from tests.cli.mesh_under_test import MeshUnderTest, run_here
 from tests.servers import EtcdServer, PostgresServer, RedisServer, etcd_server, postgres_server, redis_server
 
@@ -81,7 +82,7 @@ def await_nodes(fleet: MeshUnderTest, count: int, without: Sequence[str] = ()) -
 def test_a_fleet_serves_and_what_dies_is_started_again(fleet: MeshUnderTest) -> None:
     running = children(fleet)
     assert {service: len(those) for service, those in running.items()} == {
-        "cli.router_with_store": 2,
+        ROUTER_WITH_STORE: 2,
         "tagsvc": 1,
         "scheduler": 1,
         "balancer": 2,
@@ -103,7 +104,7 @@ def test_a_fleet_serves_and_what_dies_is_started_again(fleet: MeshUnderTest) -> 
     assert drained[0]["instance_id"] == nodes[-2]["instance_id"]
     assert drained[-1]["connections"] == 0
 
-    victim = running["cli.router_with_store"][0]  # the one that was started first
+    victim = running[ROUTER_WITH_STORE][0]  # the one that was started first
     os.kill(victim, signal.SIGKILL)
     await_end([victim])
     again = fleet.json("send", "--as", "alice", "bob", "once more")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.failure import CommandError
-from cli.orders import environment, orders
+from cli.orders import ROUTER_WITH_STORE, environment, orders
 from cli.place import Secrets
 from cli.plan import SERVICES, Plan, assign, check, http_url, ports, sqlite_url
 from mesh.settings import ServiceSettings
@@ -56,7 +56,7 @@ def test_where_routers_have_stores_within_they_start_first_and_are_told_what_a_s
     within = plan(stores=0, certificates=Path("/certs"))
     made = orders(within)
     assert [order.name for order in made] == ["router-1", "router-2", "tagsvc", "scheduler", "balancer", "edge-1", "edge-2"]
-    assert [order.module for order in made][:3] == ["cli.router_with_store", "cli.router_with_store", "tagsvc"]
+    assert [order.module for order in made][:3] == [ROUTER_WITH_STORE, ROUTER_WITH_STORE, "tagsvc"]
     given = environment(within, "router")
     assert given["TIDINGS_STORE_DATABASE"] == "postgresql://me:word@db/tidings"
     assert given["TIDINGS_STORE_PORT"] == "0"

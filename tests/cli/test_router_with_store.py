@@ -2,6 +2,7 @@
 go together."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,15 +44,15 @@ async def test_what_the_store_was_told_itself_stays(tmp_path: Path) -> None:
 
 
 def test_a_store_without_a_door_beside_a_router_with_one_is_refused(tmp_path: Path) -> None:
-    files = {f"mesh_{name}": str(tmp_path / name) for name in ("ca", "certificate", "key")}
+    files: dict[str, Any] = {f"mesh_{name}": str(tmp_path / name) for name in ("ca", "certificate", "key")}
     for path in files.values():
         Path(path).touch()
     database = "postgresql://db/tidings"
-    secured, plain = RouterSettings(**files), RouterSettings()  # type: ignore[arg-type]
-    for settings, of_store in ((secured, StoreSettings(database=database)), (plain, StoreSettings(database=database, **files))):  # type: ignore[arg-type]
+    secured, plain = RouterSettings(**files), RouterSettings()
+    for settings, of_store in ((secured, StoreSettings(database=database)), (plain, StoreSettings(database=database, **files))):
         with pytest.raises(ValueError, match="TIDINGS_STORE_MESH_CA"):
             check(of_store, settings)
-    check(StoreSettings(database=database, **files), secured)  # type: ignore[arg-type]
+    check(StoreSettings(database=database, **files), secured)
 
 
 def test_routers_that_share_a_registry_are_not_given_a_file_each() -> None:

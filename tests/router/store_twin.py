@@ -229,6 +229,7 @@ class Logs(message_log_pb2_grpc.MessageLogServiceServicer):
                 await context.abort(grpc.StatusCode.INTERNAL, "poisoned")
             results = await self.memory.append_all(self.instance_id, request)
             self.memory.appends.append(len(results))
+            await self.memory.tell()
             if self.memory.lose_answers:
                 self.memory.lose_answers -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "answer lost")

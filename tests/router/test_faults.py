@@ -90,9 +90,7 @@ async def test_a_small_batch_waits_for_the_one_under_way_and_takes_along_what_co
     async with edge(router.grpc_address) as one:
         envelopes = [one.envelope("alice", alice, append_entry=send(chat, f"m{number}")) for number in range(4)]
         await one.batch(envelopes=envelopes[:1])
-        async with asyncio.timeout(PATIENCE):
-            while not mesh.memory.appends:  # noqa: ASYNC110  (the twin doesn't say when it has stored what it doesn't answer)
-                await asyncio.sleep(0.01)
+        await mesh.memory.until(lambda: bool(mesh.memory.appends))
         for envelope in envelopes[1:]:
             await one.batch(envelopes=[envelope])
             await one.settled()
@@ -140,7 +138,8 @@ async def test_a_store_that_was_never_reached_is_left_for_another(mesh: Mesh, mo
     monkeypatch.setattr("router.append_stream._ANSWER_SECONDS", 0.6)
     alice = mesh.memory.user("alice").user_ordinal
     chat = mesh.memory.direct("alice", "bob").conversation.conversation_id
-    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as mute, AsyncExitStack() as first:
+    reached = asyncio.Event()
+    async with await asyncio.start_server(lambda *_: reached.set(), "127.0.0.1", 0) as mute, AsyncExitStack() as first:
         host, port = mute.sockets[0].getsockname()
         await mesh.store_on(first)
         router = await mesh.router()
@@ -150,7 +149,7 @@ async def test_a_store_that_was_never_reached_is_left_for_another(mesh: Mesh, mo
                 await first.aclose()
                 envelope = one.envelope("alice", alice, append_entry=send(chat, "m2"))
                 await one.batch(envelopes=[envelope])
-                await asyncio.sleep(1.0)  # in which the mute one is called, and given up
+                await asyncio.wait_for(reached.wait(), PATIENCE)
                 await mesh.store()
                 assert frame_of((await one.reply(envelope)).frame).message_stored.seq == 2
 

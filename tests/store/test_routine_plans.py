@@ -1,4 +1,4 @@
-"""A routine is planned once a connection, maybe while the tables are empty: it goes by keys then, and so when they are full."""
+"""A routine is planned once a minute, maybe while the tables are empty: it goes by keys then, and so when they are full."""
 
 from collections.abc import Sequence
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.servers import EtcdServer, PostgresServer, process_wait
+from cli.orders import ROUTER_WITH_STORE
 from mesh import naming
 from mesh.credentials import mint_token
 from mesh.process import open_registry
@@ -32,8 +33,6 @@ LEASE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 SMALL = {"store": 1, "tagsvc": 2, "router": 2, "scheduler": 2, "balancer": 1, "edge": 1}
 """How many of each service, in the order they start."""
-WITH_STORE = "cli.router_with_store"
-"""The module that a router is when there is a store in its process."""
 
 _PORTS = {"tagsvc": ("port", "mesh-port"), "balancer": ("port", "grpc-port")}
 _QUICK = {
@@ -207,7 +206,7 @@ class Fleet:
 
     def _environment(self, one: Member) -> dict[str, str]:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
-        if one.service == "store" or one.module == WITH_STORE:
+        if one.service == "store" or one.module == ROUTER_WITH_STORE:
             return mine | {"TIDINGS_STORE_DATABASE": self.database, "TIDINGS_STORE_PORT": "0"}
         if one.service in ("balancer", "edge"):
             return mine | {f"TIDINGS_{one.service.upper()}_{name.upper()}": value for name, value in self._keys.items()}
@@ -238,7 +237,7 @@ def members(counts: Mapping[str, int]) -> dict[str, Member]:
         for number in range(1, count + 1):
             name = service if count == 1 else f"{service}-{number}"
             ports = {flag: lasting_port() for flag in (*_PORTS.get(service, ("port",)), "admin-port")}
-            module = WITH_STORE if service == "router" and not counts.get("store") else ""
+            module = ROUTER_WITH_STORE if service == "router" and not counts.get("store") else ""
             made[name] = Member(name, service, ports, module=module)
     return made
 
