@@ -13,7 +13,7 @@ from edge.catch_up import CatchUp
 from edge.device_sync import DeviceSync
 from edge.lifetime import Lifetime
 from edge.no_client import NOBODY
-from edge.outbox import CHAT
+from edge.outbox import CHAT, RECEIPT
 from edge.packet import Packet
 from edge.ports import ClientPort, EdgePort, Expects
 from edge.rules import RETRY_SECONDS, Rules
@@ -272,6 +272,8 @@ class Session:
                 if self._catch_up.sync is not None:
                     self._catch_up.sync.hold(conversation_id, seq, frame)
                 return  # before the sync begins, the log will bring it
+        elif traffic_class == RECEIPT and not self._caught_up:
+            return  # it may have waited for a frozen edge, while the client heard of newer ones: once caught up, the client asks
         if self.state is not State.CLOSED:
             self._client.write(frame, traffic_class)
 

@@ -3,7 +3,8 @@
 Rules: answers are never dropped. Live pushes are, past the bound, but never silently: whose CHAT frames were dropped is collected
 and told as `resync_user_ordinals` by the next batch that is begun. Broadcasts have a queue of their own and go beside the rest, a
 few at a time, so that nothing waits for them; past their bound they are dropped, and whoever sends them sends again. Responses are
-numbered 1, 2, 3 … as they are taken.
+numbered 1, 2, 3 … as they are taken. What of the edge's has been acted on is told behind all that was queued before: an edge that
+hears of it knows that nothing older is to come.
 Frames are gathered straight into the batch that will be sent, which is cheaper than copying them into it later.
 It must not know gRPC; time is passed in.
 """
@@ -186,7 +187,9 @@ class Outbox:
         None when there is nothing to say.
         """
         if self._special:
-            return self._number(self._special.popleft()), 0, 0.0
+            special = self._special.popleft()
+            special.processed_sequence = self._told  # it overtakes what is queued
+            return self._number(special), 0, 0.0
         if not self._queue and self._missed:
             self._open(now)  # a batch to carry the resync
         if self._queue:
@@ -236,6 +239,8 @@ class Outbox:
 
     def _open(self, now: float) -> _Gathering:
         if not self._queue or self._queue[-1].full:
+            if self._queue:
+                self._queue[-1].response.processed_sequence = self._received
             self._queue.append(_Gathering(now))
             self._opened += 1
             self._queue[-1].batch.resync_user_ordinals.extend(self._missed)
@@ -264,7 +269,7 @@ class Outbox:
     def _number(self, response: LinkResponse) -> LinkResponse:
         self._sequence += 1
         response.sequence = self._sequence
-        response.processed_sequence = self._told = self._received
+        response.processed_sequence = self._told = response.processed_sequence or self._received
         response.credit, self._credit = self._credit, 0
         self._tell_now = self._speak = False
         return response

@@ -123,6 +123,18 @@ def test_a_large_answer_closes_its_batch() -> None:
     assert all(one is not None and len(one[0].batch.replies) == 1 for one in taken)
 
 
+def test_what_was_acted_on_is_told_behind_what_was_queued_before() -> None:
+    outbox = Outbox(10, 10)
+    outbox.first(LinkResponse(processed_sequence=1))
+    for number in range(2, 5):
+        outbox.received(number, tell_now=False)
+        outbox.answer(0, number, 1, b"x" * BATCH_BYTES)
+    outbox.received(5, tell_now=True)
+    outbox.drain()
+    taken = [outbox.take(1) for _ in range(4)]
+    assert [one and one[0].processed_sequence for one in taken] == [1, 3, 4, 5]
+
+
 def test_the_welcome_goes_first_and_the_drain_at_once() -> None:
     outbox = Outbox(10, 1000)
     welcome = outbox.first(LinkResponse(processed_sequence=1, welcome=LinkWelcome(router_id="r")))

@@ -790,7 +790,7 @@ Global___MarkRead: _TypeAlias = MarkRead  # noqa: Y015
 @_typing.final
 class Receipt(_message.Message):
     """Marks of a conversation's members moved. Marks never go back: one that is smaller than what was said before was overtaken on its
-    way, and says nothing.
+    way, and says nothing. None comes before the first CaughtUp of a connection: what moved until then, GET /api/v1/chats/{chat_id} says.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1167,7 +1167,7 @@ Global___ConversationChanged: _TypeAlias = ConversationChanged  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """Everything the device had missed when it connected has been sent; from here on entries are live."""
+    """Everything the device had missed when it connected has been sent; from here on entries are live, and receipts come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
