@@ -1,8 +1,8 @@
 """Named statements, read as SQL, for both engines.
 
 A statement takes whole tables as parameters: `{wanted}` in its text stands for rows that come as one JSON parameter, so one
-statement serves a batch of any size and is parsed and planned once. On SQLite's hot path tables of one row each, a lone message's,
-are values in the text's place instead: half of the time. The few words that the engines spell differently are in `_WORDS`.
+statement serves a batch of any size and is parsed and planned once. On SQLite's hot path they are values in the text instead. The
+few words that the engines spell differently are in `_WORDS`.
 """
 
 import json
@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, TextClause, text
+
+from store.sqlite_values import SqliteValues
 
 _WORDS = {
     "postgresql": {"for_update": "FOR UPDATE", "skip_locked": "SKIP LOCKED", "greatest": "greatest", "least": "least"},
@@ -45,16 +47,14 @@ class Statement:
     def rows(self, connection: Connection, **parameters: Any) -> list[tuple[Any, ...]]:
         """Execute it on the hot path: all rows as plain tuples. SQLite's own driver is asked directly, in a fifth of the time.
 
-        A table is given as a sequence of tuples in the order of its columns.
+        A table is given as a sized iterable of tuples in the order of its columns, the first of which is never None.
         """
         if connection.dialect.name != "sqlite":
             result = self(connection, **parameters)
             return [tuple(row) for row in result] if result.returns_rows else []
-        if self._tables and all(len(parameters[name]) == 1 for name in self._tables):
-            for name, columns in self._tables.items():
-                [row] = parameters.pop(name)
-                parameters |= {f"{name}_{column}": value for (column, _), value in zip(columns, row, strict=True)}
-            return driver_of(connection).execute(self._single, parameters).fetchall()
+        filled = self._values.fill(parameters)
+        if filled is not None:
+            return driver_of(connection).execute(*filled).fetchall()
         for name in self._tables:
             parameters[name] = self._encode(name, parameters[name])
         return driver_of(connection).execute(self._texts["sqlite"].text, parameters).fetchall()
@@ -64,8 +64,9 @@ class Statement:
         return {dialect: text(self._spell(_TABLES[dialect], words)) for dialect, words in _WORDS.items()}
 
     @cached_property
-    def _single(self) -> str:
-        return self._spell(_sqlite_row, _WORDS["sqlite"])
+    def _values(self) -> SqliteValues:
+        tables = {name: [column for column, _ in columns] for name, columns in self._tables.items()}
+        return SqliteValues(self._spell(lambda name, _: f"{{{name}}}", _WORDS["sqlite"]), tables)
 
     def _spell(self, table: Callable[[str, Sequence[Sequence[str]]], str], words: dict[str, str]) -> str:
         substitutes = words | {name: table(name, columns) for name, columns in self._tables.items()}
@@ -84,11 +85,6 @@ def _postgresql_table(name: str, columns: Sequence[Sequence[str]]) -> str:
 def _sqlite_table(name: str, columns: Sequence[Sequence[str]]) -> str:
     values = ", ".join(f"json_extract(value, '$.{column}') AS {column}" for column, _ in columns)
     return f"(SELECT {values} FROM json_each(:{name})) AS {name}"  # noqa: S608  (names of ours, no values)
-
-
-def _sqlite_row(name: str, columns: Sequence[Sequence[str]]) -> str:
-    values = ", ".join(f":{name}_{column} AS {column}" for column, _ in columns)
-    return f"(SELECT {values}) AS {name}"
 
 
 _TABLES = {"postgresql": _postgresql_table, "sqlite": _sqlite_table}

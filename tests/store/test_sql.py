@@ -1,4 +1,4 @@
-"""A table of one row goes to SQLite another way than one of many, and is the same table there."""
+"""A table of few rows goes to SQLite as values and one of many as JSON, and it is the same table there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from store.sql import Statement
+from store.sqlite_values import MOST
 
 TABLE = Statement(
     "SELECT name, number, typeof(name), typeof(number), :value FROM {given} ORDER BY name", given="name text, number integer"
@@ -22,13 +23,24 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
     engine.dispose()
 
 
+@pytest.mark.parametrize("more", [0, 1, 2, 4, MOST - 1, MOST, 2 * MOST])
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_alone_is_what_it_is_among_others(connection: Connection, row: tuple[str, int | None]) -> None:
-    alone = TABLE.rows(connection, given=[row], value="told")
-    among = TABLE.rows(connection, given=[row, ("~", 7)], value="told")
-    assert alone == among[:1]
-    assert alone[0][:2] == row
+def test_a_row_is_the_same_among_however_many(connection: Connection, row: tuple[str, int | None], more: int) -> None:
+    others = [(f"~{number:04}", number) for number in range(more)]
+    found = TABLE.rows(connection, given=[*others, row], value="told")
+    assert found[0] == (*row, "text", "null" if row[1] is None else "integer", "told")
+    assert [one[:2] for one in found[1:]] == others
 
 
 def test_no_row_is_an_empty_table(connection: Connection) -> None:
     assert TABLE.rows(connection, given=[], value="told") == []
+
+
+def test_tables_are_told_apart_and_can_be_named_twice(connection: Connection) -> None:
+    pairs = Statement(
+        "SELECT a, b, :c FROM {left} JOIN {right} ON a < b WHERE a NOT IN (SELECT b FROM {right}) ORDER BY a, b",
+        left="a integer",
+        right="b integer",
+    )
+    found = pairs.rows(connection, left=[(1,), (2,), (3,)], right={(2,): "", (4,): ""}.keys(), c="c")
+    assert found == [(1, 2, "c"), (1, 4, "c"), (3, 4, "c")]
