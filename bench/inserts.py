@@ -98,6 +98,7 @@ def _sqlite() -> Iterator[Append]:
 @contextmanager
 def _postgres() -> Iterator[Append]:
     with run_postgres(durable=True) as server:
+        server.make_log_files()
         url = server.new_database()
         _create_tables(url.replace("postgresql://", "postgresql+psycopg://"))
         with psycopg.connect(url, autocommit=True) as session:

@@ -122,6 +122,7 @@ def fleet(
         pids: dict[str, int] = {}
         if not database:
             server = stack.enter_context(run_postgres(durable=True))
+            server.make_log_files()
             database, pids["postgresql"] = server.new_database(), server.pid
         if seed is not None:
             seed(database)
