@@ -1,21 +1,22 @@
 """`tidings bench chat`: how many messages per second the mesh stores and delivers, how late, and at what cost.
 
 Open loop: messages are due at fixed times and latency counts from those. With a rate, one span at that rate. With rate 0, a search
-for the knee, and spans at a quarter of it (the latency of a mesh that isn't pressed) and at the knee; then a search for the most
-that is ever stored per second, and a span past it (the cost when batches are full).
+for the knee, which must hold for a whole span, and a span at a quarter of it (the latency of a mesh that isn't pressed); then a
+search for the most that is ever stored per second, and a span past it (the cost when batches are full).
 Afterwards every log is read back and compared with what was answered and delivered.
 """
 
+import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from bench import headroom
 from bench.baselines import run_baselines
-from bench.chat_report import ChatReport, Measurement
+from bench.chat_report import CALM, ChatReport, Measurement
 from bench.count import count_rows
 from bench.crowd import MIXES
 from bench.inserts import DRIVERS, lone_inserts, run_insert_baseline
@@ -127,27 +128,40 @@ class _Session:
             return search
         while search.next_rate is not None:
             search.record(self._trial(search.next_rate))
-        if search.knee:  # before the disk has to write back what a pressed mesh left behind
-            self._span("quarter", search.knee / 4)
-            self._span("knee", search.knee)
+        while search.knee and not self._holds(search.knee):
+            search.lower()
+        if search.knee:
+            os.sync()  # what a pressed mesh left to the disk would hold up one that isn't
+            self._span(CALM, search.knee / 4)
         while rate := search.saturation():
             search.note(self._trial(rate))
         self._span("saturated", search.peak_stored_rate * OVERLOAD)
         return search
 
     def _trial(self, rate: float) -> Trial:
-        account = self._step(rate, TRIAL_SECONDS)
-        return Trial(rate, account["stored_rate"], account["delivered_latency"]["p99"])
+        return _trial(rate, self._step(rate, TRIAL_SECONDS))
 
-    def _span(self, name: str, rate: float) -> None:
+    def _holds(self, knee: float) -> bool:
+        """Whether what held for a trial's time does so for a span's, which is noted then."""
+        return self._span("knee", knee, lambda account: _trial(knee, account).held)
+
+    def _span(self, name: str, rate: float, counts: Callable[[dict[str, Any]], bool] = lambda _: True) -> bool:
+        """Measure a span, and note it if it counts; gives whether it does."""
         pids = {**self._target.pids, "generator": self._load.pid}
         before, started = measure(pids), time.monotonic()
         account = self._step(rate, self._options.seconds)
-        self._report.spend(name, before, measure(pids), account["stored"], time.monotonic() - started)
-        self._report.measurements.append(Measurement(name, account))
+        if counts(account):
+            self._report.spend(name, before, measure(pids), account["stored"], time.monotonic() - started)
+            self._report.measurements.append(Measurement(name, account))
+            return True
+        return False
 
     def _step(self, rate: float, seconds: float) -> dict[str, Any]:
         return self._load.do("step", rate=rate, seconds=seconds)
+
+
+def _trial(rate: float, account: dict[str, Any]) -> Trial:
+    return Trial(rate, account["stored_rate"], account["delivered_latency"]["p99"])
 
 
 @contextmanager

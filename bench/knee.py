@@ -2,7 +2,8 @@
 
 Rates grow by a third until one fails (or, when the first one fails, are halved until one holds); then the gap between the best good
 and the lowest bad one is halved twice. A rate fails when its p99 is past the limit or what was stored in its time falls short of
-what was offered. One bad step is tried again before it counts: on a shared machine a hiccup looks like a knee.
+what was offered. One bad step is tried again before it counts: on a shared machine a hiccup looks like a knee. A rate that held for
+a step only is lowered until one holds for longer.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ FIRST_RATE = 1000.0
 GROWTH = 4 / 3
 P99_LIMIT_MS = 50.0
 FOLLOWED = 0.97  # of the offered rate
+LOWER = 0.85  # of a knee that did not last
 LEAST_RATE = 30.0  # a mesh that doesn't hold even this has no knee
 _HALVINGS = 2
 
@@ -61,6 +63,12 @@ class KneeSearch:
         else:
             self._bad, self._retrying = trial.offered_rate, False
         self.next_rate = self._following()
+
+    def lower(self) -> None:
+        """The knee held for a trial's time only: it is a little below."""
+        self._good = round(self._good * LOWER)
+        if self._good < LEAST_RATE:
+            self._good = 0.0
 
     def saturation(self) -> float:
         """Offered rates that go up by half, from well above the knee, until the mesh stores less than it is offered; each is to be
