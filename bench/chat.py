@@ -92,7 +92,7 @@ def run(options: ChatOptions) -> ChatReport:
 
 def _measure(options: ChatOptions, report: ChatReport) -> None:
     with _target(options) as target, generator() as load:
-        session = _Session(options, target, load, report)
+        session = Session(options, target, load, report)
         session.connect()
         search = session.measure()
         audit = load.do("audit")
@@ -103,7 +103,7 @@ def _measure(options: ChatOptions, report: ChatReport) -> None:
     report.entries_read, report.rows_counted = audit["log"]["entries"], counted.get("entries", 0)
 
 
-class _Session:
+class Session:
     """A connected crowd, and what was measured with it."""
 
     def __init__(self, options: ChatOptions, target: Target, load: RemoteGenerator, report: ChatReport) -> None:

@@ -1,15 +1,42 @@
 """The chat bench from end to end, briefly: it measures a mesh, finds nothing lost, and can tell of it."""
 
 import json
+import os
 from io import StringIO
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
-from bench.chat import ChatOptions, run
-from bench.chat_report import print_chat
-from bench.mesh import SERVICES
+from bench.chat import TRIAL_SECONDS, ChatOptions, Session, run
+from bench.chat_report import ChatReport, print_chat
+from bench.mesh import SERVICES, Target
+from bench.remote import RemoteGenerator
+
+
+class Load:
+    """A generator at a mesh that holds 5,000 messages a second for a trial's time and 3,000 for longer."""
+
+    pid = os.getpid()
+
+    def do(self, command: str, *, rate: float, seconds: float) -> dict[str, Any]:
+        stored = min(rate, 9_000.0)
+        late = 5.0 if rate <= (5_000 if seconds <= TRIAL_SECONDS else 3_000) else 500.0
+        return {"stored": stored * seconds, "stored_rate": stored, "delivered_latency": {"p99": late}, "offered_rate": rate}
+
+
+def test_the_knee_is_what_lasts_and_the_quarter_is_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.sync", lambda: synced.append(1))
+    report = ChatReport("chat", {})
+    search = Session(ChatOptions(), Target("", ""), cast(RemoteGenerator, Load()), report).measure()
+    rates = {one.name: one.account["offered_rate"] for one in report.measurements}
+    assert list(rates) == ["knee", "quarter", "saturated"]
+    assert 2_500 <= rates["knee"] <= 3_000
+    assert (rates["quarter"], search.knee) == (rates["knee"] / 4, rates["knee"])
+    assert rates["saturated"] > 9_000
+    assert synced and report.costs.keys() == rates.keys()
 
 
 @pytest.mark.parametrize("mix", ["pairs", "mixed"])
