@@ -44,8 +44,8 @@ class Entry:
 
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("one process, SQLite", ("chat", "--mode", "process"), ("--seconds", "5"), 240.0),
-    Entry("fleet, PostgreSQL", ("chat", "--mode", "fleet"), ("--seconds", "5"), 240.0),
+    Entry("one process, SQLite", ("chat", "--mode", "process"), ("--seconds", "5"), 360.0),
+    Entry("fleet, PostgreSQL", ("chat", "--mode", "fleet"), ("--seconds", "5"), 360.0),
     Entry("idle", ("idle",), ("--sessions", "8000"), 300.0),
     Entry("connect", ("connect",), ("--sessions", "3000", "--rate", "300"), 180.0),
     Entry("notify", ("notify",), ("--clients", "2000000", "--connected", "5000"), 180.0),
