@@ -131,7 +131,7 @@ async def test_the_http_api_asks_another_router_when_the_owner_is_frozen(start: 
     began = time.monotonic()
     status, chat = await call(edge, "GET", f"/api/v1/chats/{CHAT}")
     assert (status, chat["conversation"]["conversation_id"]) == (200, CHAT)
-    assert 0.2 <= time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 3.0  # at once where the edge has no link to it yet
     first.awake.set()
 
 
