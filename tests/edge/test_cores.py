@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -454,8 +455,8 @@ def test_codes_are_numbers_in_json() -> None:
 def test_appointments_are_spread_evenly(count: int, over: float) -> None:
     times = appointments(count, over, random.Random(1).random)
     assert len(times) == count
-    for index, time in enumerate(times):
-        assert index * over / count <= time <= (index + 1) * over / count + 1e-9
+    for index, at in enumerate(times):
+        assert index * over / count <= at <= (index + 1) * over / count + 1e-9
 
 
 @given(
@@ -506,6 +507,18 @@ async def test_a_balancer_is_asked_once_and_passed_over_while_it_does_not_answer
     await slow.question()
     places.close(slow)
     assert await answer == {}, "a stream that ends answers nothing more"
+
+
+async def test_an_edge_that_was_itself_stopped_reads_the_answer_that_came_meanwhile() -> None:
+    places, desk = Places(lambda: 0.0), Desk()
+    places.open(desk)
+    answer = asyncio.create_task(places.find([], 0.2))
+    await desk.question()
+    time.sleep(0.3)  # noqa: ASYNC251
+    for _ in range(5):  # a stream has its turns, too, before what it brings is read
+        await asyncio.sleep(0)
+    desk.on_answer(balancer_pb2.Placements(placements=[balancer_pb2.Placement(connection=7, url="ws://there")]))
+    assert (await answer)[7].url == "ws://there"
 
 
 async def test_a_balancer_with_too_many_open_questions_is_not_asked_more() -> None:

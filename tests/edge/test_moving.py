@@ -114,15 +114,16 @@ async def test_everyone_leaves_in_their_own_time_for_an_edge_that_expects_them(s
         assert {await known.assigned(f"newcomer-{number}") for number in range(10)} == {other.public_url}
         told = (await asyncio.gather(*following))[: len(clients)]
         assert {one.url for one in told} == {other.public_url}
-        assert loop.time() - began < OVER + 2.0, "an empty edge has nothing to wait for"
+        assert loop.time() - began < OVER + 4.0, "an empty edge has nothing to wait for"
         await known.until(lambda edges: edges[other.instance_id].connections == len(clients))
-        check_pace([at - began for at in known.moved], len(clients))
+        check_pace(known.moved, len(clients))
 
 
 def check_pace(arrivals: list[float], count: int) -> None:
     """Spread over the time given: no quarter of a second has much more than its share."""
-    assert OVER * 0.8 < max(arrivals) < OVER + 1.0
-    quarters = Counter(int(at / 0.25) for at in arrivals)
+    first, last = min(arrivals), max(arrivals)
+    assert OVER * 0.8 < last - first < OVER + 0.5
+    quarters = Counter(int((at - first) / 0.25) for at in arrivals)
     share = count * 0.25 / OVER
     assert max(quarters.values()) <= share * 1.5 + 5, quarters
 
