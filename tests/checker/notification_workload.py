@@ -46,6 +46,7 @@ class NotificationPlan:
         tags: their number.
         pause: mean seconds between two actions of the business, and between the coming and going of a device.
         steered: of so many notifications one is cancelled, and one paused and resumed.
+        least: notifications sent before it is enough, however long that takes on a machine that stands still now and then.
         rates: recipients in a second of which each notification gets one; 0 for no bound.
     """
 
@@ -54,6 +55,7 @@ class NotificationPlan:
     tags: int = 5
     pause: float = 0.25
     steered: int = 5
+    least: int = 14
     rates: tuple[int, ...] = (0, 4, 10)
 
 
@@ -119,11 +121,13 @@ class NotificationWorkload:
                 await asyncio.gather(*(device.finish() for device in self.devices))
 
     async def work(self, seconds: float) -> None:
-        """Everyone acts at random for so long."""
+        """Everyone acts at random for so long at least."""
         work = [self._come_and_go(device, random.Random(self._rng.random())) for device in self.devices[::2]]
         work += [self._change_tags(random.Random(self._rng.random())), self._notify(random.Random(self._rng.random()))]
         self._acting += [asyncio.create_task(one) for one in work]
         await asyncio.sleep(seconds)
+        while self._campaigns < self._plan.least:  # noqa: ASYNC110 (a count that grows by itself)
+            await asyncio.sleep(self._plan.pause)
         self._enough.set()
 
     async def settle(self, timeout: float) -> bool:

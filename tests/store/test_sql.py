@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine
 
-from store.sql import Statement
+from store.sql import Statement, driver_of
 from store.sqlite_values import MOST
 
 TABLE = Statement(
@@ -44,3 +44,28 @@ def test_tables_are_told_apart_and_can_be_named_twice(connection: Connection) ->
     )
     found = pairs.rows(connection, left=[(1,), (2,), (3,)], right={(2,): "", (4,): ""}.keys(), c="c")
     assert found == [(1, 2, "c"), (1, 4, "c"), (3, 4, "c")]
+
+
+def test_a_large_table_beside_a_small_one_is_searched_not_gone_through(connection: Connection) -> None:
+    newest = Statement(
+        """
+        SELECT devices.n, members.chat, positions.seq FROM {devices} JOIN members ON members.user = devices.user
+        LEFT JOIN {positions} ON positions.n = devices.n AND positions.chat = members.chat
+        """,
+        devices="n integer, user integer",
+        positions="n integer, chat text, seq integer",
+    )
+    driver, devices, chats = driver_of(connection), range(16), [f"chat {number}" for number in range(30)]
+    driver.execute("CREATE TABLE members (user integer, chat text, PRIMARY KEY (user, chat))")
+    driver.executemany("INSERT INTO members VALUES (?, ?)", [(user, chat) for user in devices for chat in chats])
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 100
+
+    driver.set_progress_handler(count, 100)
+    positions = [(device, chat, 7) for device in devices for chat in chats]
+    found = newest.rows(connection, devices=[(device, device) for device in devices], positions=positions)
+    assert len(found) == len(positions)
+    assert steps < 500 * len(positions), "each row of one would meet each row of the other"
