@@ -148,10 +148,11 @@ class Switchboard:
             for link in self._opening.values():
                 link.queue.online(session.user_ordinal, opened=True)
                 link.wake_for_sessions()
-        if len(self.links) < 2:  # one router acts on the announcement before it looks at what is asked behind it
+        links = [self._opening[router_id] for router_id in self._served]
+        if len(links) < 2:  # one router acts on the announcement before it looks at what is asked behind it
             session.on_announced(self._clock())
             return
-        waiting = len(self.links)
+        waiting = len(links)
 
         def passed() -> None:
             nonlocal waiting
@@ -159,7 +160,7 @@ class Switchboard:
             if waiting <= 0:
                 session.on_announced(self._clock())
 
-        for link in list(self.links.values()):
+        for link in links:
             link.queue.barrier(passed)
             link.wake_for_sessions()
 

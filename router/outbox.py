@@ -271,5 +271,6 @@ class Outbox:
         response.sequence = self._sequence
         response.processed_sequence = self._told = response.processed_sequence or self._received
         response.credit, self._credit = self._credit, 0
-        self._tell_now = self._speak = False
+        self._tell_now = self._tell_now and self._told < self._received
+        self._speak = False
         return response

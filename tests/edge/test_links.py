@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from mesh.naming import direct_conversation_id, owner
 from tests.edge.conftest import WAIT, Client, Edge, Start
 from tests.edge.fake_router import FakeRouter
@@ -58,13 +60,17 @@ async def test_who_comes_back_is_synced_behind_the_announcement_in_one_round(sta
     assert asked == came, "nothing is waited for, for a router acts on the comings of a request before its envelopes"
 
 
-async def test_no_sync_while_a_router_has_not_heard_the_announcement(start: Start) -> None:
+@pytest.mark.parametrize("draining", [False, True])
+async def test_no_sync_while_a_router_has_not_heard_the_announcement(start: Start, draining: bool) -> None:
     edge = await start(routers=2)
-    _, other = owners(edge, "alice")
+    owner, other = owners(edge, "alice")
+    if draining:
+        await other.drain()  # it still tells what it had to tell
     other.deaf = True
     alice = await edge.connect("alice")
     await alice.say(hello=f.Hello(device_id="phone"))
-    await other.saw(lambda router: any(request.batch.opened_user_ordinals for request in router.requests))
+    for router in (other, owner):
+        await router.saw(lambda router: any(request.batch.opened_user_ordinals for request in router.requests))
     assert not any(router.envelopes("sync_device") for router in edge.routers)
     other.cut()  # a router that is gone needs not hear it
     await alice.until("caught_up")

@@ -147,6 +147,15 @@ def test_the_welcome_goes_first_and_the_drain_at_once() -> None:
     assert taken is not None and taken[1:] == (1, 2)
 
 
+def test_a_drain_that_tells_nothing_new_leaves_it_to_be_told() -> None:
+    outbox = Outbox(10, 1000)
+    outbox.first(LinkResponse(processed_sequence=1))
+    outbox.received(2, tell_now=True)
+    outbox.drain()
+    taken = [outbox.take(0) for _ in range(3)]
+    assert [one and one[0].processed_sequence for one in taken] == [1, 2, None]
+
+
 def test_silence_is_broken_only_to_tell_news() -> None:
     outbox = Outbox(10, 1000)
     outbox.received(1, tell_now=False)

@@ -75,6 +75,8 @@ class FakeServer:
         """Frames that are swallowed before they are handled."""
         self.drop_stored = 0
         """So many answers to sends are lost after the message was stored."""
+        self.refuse_chats: list[error_pb2.Error] = []
+        """Answers to the next that ask for a conversation."""
         self.hide: Callable[[LogEntry, Session], bool] = lambda entry, session: False
         """Live entries that don't reach a session."""
         self.limits = pb.Limits(max_sends_in_flight=50, max_page_entries=100, max_frame_bytes=65536, max_content_bytes=16384)
@@ -441,6 +443,9 @@ class FakeServer:
     async def _chat(self, request: web.Request) -> web.Response:
         user = self._user(request)
         self.counts["chat"] += 1
+        self.notify()
+        if self.refuse_chats:
+            return web.Response(status=503, text=json_format.MessageToJson(self.refuse_chats.pop()))
         room = self.log.rooms.get(request.match_info["name"])
         if room is None or room.member(user) is None:
             error = error_pb2.Error(code=error_pb2.ERROR_CODE_INVALID_CHAT_ID, message="no such conversation")

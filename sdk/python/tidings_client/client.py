@@ -21,7 +21,7 @@ from tidings_client.background import Background
 from tidings_client.callbacks import Callbacks
 from tidings_client.connection import Connection, Place
 from tidings_client.door import Balancers, Tokens, TokenSource, balancer_urls
-from tidings_client.errors import ClientStopped, NotConnected, TidingsClientError
+from tidings_client.errors import ClientStopped, NotConnected, RequestFailed, TidingsClientError
 from tidings_client.exchange import Exchange
 from tidings_client.feed import EventQueue, Feed, MessageIterator
 from tidings_client.groups import Groups
@@ -410,5 +410,7 @@ class Client(Groups):
     async def _learn_one(self, conversation_id: str) -> None:
         try:
             self._exchange.learn(await self._api().get(conversation_id))
-        except TidingsClientError as error:  # the next receipt, or the next connection, tells
+        except TidingsClientError as error:
             _log.debug("the members of %s could not be asked for: %s", conversation_id, error)
+            if not isinstance(error, RequestFailed) or error.retry_after is not None:
+                self._exchange.progress.want(conversation_id)  # asked for again when the next message comes or is stored

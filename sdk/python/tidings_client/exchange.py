@@ -131,6 +131,7 @@ class Exchange:
         Raises:
             StateFileError: what came can't be kept; it wasn't acknowledged, and comes again after `on_disconnected`.
         """
+        caught_up = self.caught_up
         for frame in frames:
             body = frame.WhichOneof("body")
             handler = _HANDLERS.get(body or "")
@@ -138,6 +139,8 @@ class Exchange:
                 handler(self, frame, now)
         self._heartbeats.on_heard(now)
         self._settle()
+        if self.caught_up and not caught_up:
+            self.progress.on_caught_up()  # it looks at what is kept, this batch included
 
     def next_request_id(self) -> int:
         """An id for a request of the caller's."""
@@ -278,7 +281,6 @@ class Exchange:
     def _on_caught_up(self, frame: ServerFrame, now: float) -> None:
         self.caught_up = True
         self.inbox.on_caught_up()
-        self.progress.on_caught_up()
 
     def _on_token_expiring(self, frame: ServerFrame, now: float) -> None:
         self.token_wanted = True

@@ -33,7 +33,7 @@ class ProgressBook:
         """A message of ours got its place."""
         statuses = self._of(conversation_id)
         if not statuses.members_known:
-            self._wanted[conversation_id] = None
+            self.want(conversation_id)
         return statuses.on_sent(seq, client_msg_id)
 
     def on_marks(self, conversation_id: str, user_id: str, delivered_seq: int, read_seq: int) -> list[StatusEvent]:
@@ -70,7 +70,11 @@ class ProgressBook:
     def on_caught_up(self) -> None:
         """Receipts sent while we were away are gone: ask for the marks where some message isn't read by all."""
         for name in self._state.unread_by_others(MAX_ASKED):
-            self._wanted[name] = None
+            self.want(name)
+
+    def want(self, conversation_id: str) -> None:
+        """Ask for its members and marks."""
+        self._wanted[conversation_id] = None
 
     def take_wanted(self) -> list[str]:
         """Conversations whose members and marks should be asked for."""
