@@ -9,7 +9,7 @@ Afterwards every log is read back and compared with what was answered and delive
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from bench.chat_report import CALM, ChatReport, Measurement
 from bench.count import count_rows
 from bench.crowd import MIXES
 from bench.inserts import DRIVERS, lone_inserts, run_insert_baseline
-from bench.knee import KneeSearch, Trial
+from bench.knee import FIRST_RATE, KneeSearch, Trial
 from bench.mesh import Target, fleet, one_process
 from bench.remote import RemoteGenerator, generator
 from bench.resources import measure
@@ -98,7 +98,8 @@ def _measure(options: ChatOptions, report: ChatReport) -> None:
         audit = load.do("audit")
         counted = count_rows(target.database, session.prefix) if target.database else {}
     report.settings = _settings(options, target)
-    report.trials, report.knee_rate, report.peak_stored_rate = search.trials, search.knee, search.peak_stored_rate
+    report.trials, report.lowered = search.trials, search.lowered
+    report.knee_rate, report.peak_stored_rate = search.knee, search.peak_stored_rate
     report.faults = {**audit["delivery"], **_named("in the log: ", audit["log"]), **_named("in the database: ", counted)}
     report.entries_read, report.rows_counted = audit["log"]["entries"], counted.get("entries", 0)
 
@@ -128,11 +129,10 @@ class Session:
             return search
         while search.next_rate is not None:
             search.record(self._trial(search.next_rate))
-        while search.knee and not self._holds(search.knee):
-            search.lower()
-        if search.knee:
-            os.sync()  # what a pressed mesh left to the disk would hold up one that isn't
-            self._span(CALM, search.knee / 4)
+        while search.knee and not (longer := _trial(search.knee, self._span("knee", search.knee))).held:
+            search.lower(longer)
+        os.sync()  # what a pressed mesh left to the disk would hold up one that isn't
+        self._span(CALM, (search.knee or FIRST_RATE) / 4)
         while rate := search.saturation():
             search.note(self._trial(rate))
         self._span("saturated", search.peak_stored_rate * OVERLOAD)
@@ -141,20 +141,14 @@ class Session:
     def _trial(self, rate: float) -> Trial:
         return _trial(rate, self._step(rate, TRIAL_SECONDS))
 
-    def _holds(self, knee: float) -> bool:
-        """Whether what held for a trial's time does so for a span's, which is noted then."""
-        return self._span("knee", knee, lambda account: _trial(knee, account).held)
-
-    def _span(self, name: str, rate: float, counts: Callable[[dict[str, Any]], bool] = lambda _: True) -> bool:
-        """Measure a span, and note it if it counts; gives whether it does."""
+    def _span(self, name: str, rate: float) -> dict[str, Any]:
+        """Measure a span and note it, in place of an earlier one of that name."""
         pids = {**self._target.pids, "generator": self._load.pid}
         before, started = measure(pids), time.monotonic()
         account = self._step(rate, self._options.seconds)
-        if counts(account):
-            self._report.spend(name, before, measure(pids), account["stored"], time.monotonic() - started)
-            self._report.measurements.append(Measurement(name, account))
-            return True
-        return False
+        self._report.spend(name, before, measure(pids), account["stored"], time.monotonic() - started)
+        self._report.note(Measurement(name, account))
+        return account
 
     def _step(self, rate: float, seconds: float) -> dict[str, Any]:
         return self._load.do("step", rate=rate, seconds=seconds)

@@ -33,15 +33,20 @@ class Measurement:
 
 @dataclass(slots=True)
 class ChatReport(Figures):
-    """See the module. `trials` is empty when a rate was given; `knee_rate` is 0 when none held; `rows_counted` is 0 when the
-    database could not be asked."""
+    """See the module. `trials` is empty when a rate was given; `lowered` are spans at rates that held for a trial's time only;
+    `knee_rate` is 0 when none held; `rows_counted` is 0 when the database could not be asked."""
 
     trials: list[Trial] = field(default_factory=list)
+    lowered: list[Trial] = field(default_factory=list)
     knee_rate: float = 0.0
     peak_stored_rate: float = 0.0
     measurements: list[Measurement] = field(default_factory=list)
     entries_read: int = 0
     rows_counted: int = 0
+
+    def note(self, measured: Measurement) -> None:
+        """Take in a span, in place of an earlier one of that name."""
+        self.measurements = [one for one in self.measurements if one.name != measured.name] + [measured]
 
     @property
     def most_stored(self) -> float:
@@ -104,8 +109,14 @@ def _trials(report: ChatReport) -> Table:
     title = f"search: knee {report.knee_rate:,.0f}/s, most stored {report.peak_stored_rate:,.0f}/s"
     made = table(title, "offered/s", "stored/s", "p99 to delivery", "held")
     for one in report.trials:
-        made.add_row(f"{one.offered_rate:,.0f}", f"{one.stored_rate:,.0f}", f"{one.p99_ms:.1f} ms", "yes" if one.held else "no")
+        made.add_row(*_trial(one), "yes" if one.held else "no")
+    for one in report.lowered:
+        made.add_row(*_trial(one), "not for long")
     return made
+
+
+def _trial(trial: Trial) -> tuple[str, str, str]:
+    return f"{trial.offered_rate:,.0f}", f"{trial.stored_rate:,.0f}", f"{trial.p99_ms:.1f} ms"
 
 
 def _rates(report: ChatReport) -> Table:

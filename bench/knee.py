@@ -32,11 +32,17 @@ class Trial:
 
 
 class KneeSearch:
-    """Ask `next_rate`, measure it, tell `record`; until there is none."""
+    """Ask `next_rate`, measure it, tell `record`; until there is none.
+
+    Attributes:
+        trials: all steps.
+        lowered: what was measured for longer, at rates that held for a step only.
+    """
 
     def __init__(self, first_rate: float = FIRST_RATE) -> None:
         self.next_rate: float | None = first_rate
         self.trials: list[Trial] = []
+        self.lowered: list[Trial] = []
         self._good = 0.0
         self._bad = 0.0
         self._halvings = 0
@@ -64,8 +70,9 @@ class KneeSearch:
             self._bad, self._retrying = trial.offered_rate, False
         self.next_rate = self._following()
 
-    def lower(self) -> None:
-        """The knee held for a trial's time only: it is a little below."""
+    def lower(self, longer: Trial) -> None:
+        """The knee held for a step's time only, as a longer one told: it is a little below."""
+        self.lowered.append(longer)
         self._good = round(self._good * LOWER)
         if self._good < LEAST_RATE:
             self._good = 0.0

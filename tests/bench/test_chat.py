@@ -16,26 +16,33 @@ from bench.remote import RemoteGenerator
 
 
 class Load:
-    """A generator at a mesh that holds 5,000 messages a second for a trial's time and 3,000 for longer."""
+    """A generator at a mesh that holds 5,000 messages a second for a trial's time and so many for longer."""
 
     pid = os.getpid()
 
+    def __init__(self, lasting: float) -> None:
+        self._lasting = lasting
+
     def do(self, command: str, *, rate: float, seconds: float) -> dict[str, Any]:
         stored = min(rate, 9_000.0)
-        late = 5.0 if rate <= (5_000 if seconds <= TRIAL_SECONDS else 3_000) else 500.0
+        late = 5.0 if rate <= (5_000 if seconds <= TRIAL_SECONDS else self._lasting) else 500.0
         return {"stored": stored * seconds, "stored_rate": stored, "delivered_latency": {"p99": late}, "offered_rate": rate}
 
 
-def test_the_knee_is_what_lasts_and_the_quarter_is_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("lasting", "knee", "quarter"), [(3_000.0, (2_500, 3_000), (625, 750)), (0.0, (0, 0), (250, 250))])
+def test_the_knee_is_what_lasts_and_the_quarter_is_of_that(
+    lasting: float, knee: tuple[float, float], quarter: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
     monkeypatch.setattr("os.sync", lambda: synced.append(1))
     report = ChatReport("chat", {})
-    search = Session(ChatOptions(), Target("", ""), cast(RemoteGenerator, Load()), report).measure()
+    search = Session(ChatOptions(), Target("", ""), cast(RemoteGenerator, Load(lasting)), report).measure()
     rates = {one.name: one.account["offered_rate"] for one in report.measurements}
     assert list(rates) == ["knee", "quarter", "saturated"]
-    assert 2_500 <= rates["knee"] <= 3_000
-    assert (rates["quarter"], search.knee) == (rates["knee"] / 4, rates["knee"])
+    assert knee[0] <= search.knee <= knee[1]
+    assert quarter[0] <= rates["quarter"] <= quarter[1], "a mesh without a knee is judged, too"
     assert rates["saturated"] > 9_000
+    assert not any(one.held for one in search.lowered) and len(search.lowered) > 2
     assert synced and report.costs.keys() == rates.keys()
 
 

@@ -43,11 +43,13 @@ def test_a_system_that_can_do_nothing_has_no_knee() -> None:
 def test_a_knee_that_does_not_last_is_lowered_until_there_is_none() -> None:
     found = search(5_000.0)
     before = found.knee
-    found.lower()
+    longer = Trial(before, before, 500.0)
+    found.lower(longer)
     assert 0.8 * before < found.knee < 0.9 * before
     for _ in range(40):
-        found.lower()
+        found.lower(longer)
     assert found.knee == 0
+    assert found.lowered == [longer] * 41
 
 
 def test_saturation_goes_on_until_the_system_falls_behind() -> None:
