@@ -236,7 +236,7 @@ async def test_an_instance_that_died_is_passed_over(fleet: Fleet) -> None:
 async def test_a_call_that_lasts_too_long_is_asked_of_another(fleet: Fleet) -> None:
     slow, quick = await fleet.add(), await fleet.add()
     slow.holding.clear()
-    assert {await fleet.call(timeout=0.2) for _ in range(4)} == {quick.name}
+    assert {await fleet.call(timeout=3.0) for _ in range(4)} == {quick.name}
     assert slow.calls == 1
 
 
@@ -244,8 +244,8 @@ async def test_one_that_is_frozen_costs_a_share_of_the_time_and_then_nothing(fle
     frozen, quick = await fleet.add(), await fleet.add()
     frozen.holding.clear()
     began = time.monotonic()
-    assert {await fleet.call(timeout=1.0) for _ in range(10)} == {quick.name}
-    assert time.monotonic() - began < 0.9, "half the time at most, once"
+    assert {await fleet.call(timeout=4.0) for _ in range(10)} == {quick.name}
+    assert time.monotonic() - began < 3.9, "half the time at most, once"
     assert frozen.calls == 1
     frozen.holding.set()
     async with asyncio.timeout(5):
