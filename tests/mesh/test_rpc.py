@@ -77,7 +77,7 @@ async def test_a_call_that_outlasts_its_deadline_is_unavailable_in_time(telemetr
             await call(channel)(b"", timeout=0.1)
         assert raised.value.code == error_pb2.ERROR_CODE_UNAVAILABLE
         assert "DEADLINE_EXCEEDED" in raised.value.message
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 5
 
 
 async def test_an_inner_error_reaches_the_outer_caller_by_its_name(telemetry: Telemetry) -> None:

@@ -86,7 +86,7 @@ async def test_a_frozen_store_is_left_for_another_and_what_it_does_when_it_wakes
             await one.batch(envelopes=[envelope])
         for envelope in envelopes:
             assert frame_of((await one.reply(envelope)).frame).HasField("message_stored")
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 8.0, "one patience a message would be 12"
         assert mesh.memory.held
         mesh.memory.thaw()
         await one.ask("alice", alice, append_entry=send(conversation_id, "last"))

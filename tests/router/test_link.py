@@ -165,7 +165,7 @@ async def test_a_message_overtakes_many_receipts_and_none_is_left_out(
 async def test_receipts_that_wait_let_those_before_them_go_without_pauses(
     mesh: Mesh, router: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 1.0)
     alice, others, chats = _sixty_chats(mesh)
     async with edge(router.grpc_address, alice, *others) as one:
         for number in (1, 2):
@@ -175,7 +175,7 @@ async def test_receipts_that_wait_let_those_before_them_go_without_pauses(
             await one.batch(receipts=_delivered(others, chats, seq))
             await one.delivery(lambda frame: frame.HasField("receipt"))
         await one.until(lambda: len(one.deliveries) >= 120 + 60)
-        assert asyncio.get_running_loop().time() - started < 2.5  # with seven pauses it would be 3.5
+        assert asyncio.get_running_loop().time() - started < 5.5, "with seven pauses it would be 7"
         monkeypatch.setattr("router.receipts.PAUSE_SECONDS", 0.0)
 
 

@@ -237,7 +237,7 @@ async def test_what_is_held_at_the_stop_is_released_at_once(mesh: Mesh, router: 
         notification_id = await business.send()
         await router.until(lambda: len(router.calls) >= 6)  # by now it is held for a second and more
         before = time.monotonic()
-    assert time.monotonic() - before < 1.5
+    assert time.monotonic() - before < 30, "it did not wait out the drain"
     request = stored.ClaimNotificationsRequest(claimer_id="test", limit=10)
     request.lease.seconds = 10
     claimed = (await store.notifications.ClaimNotifications(request)).notifications

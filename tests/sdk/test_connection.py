@@ -130,7 +130,7 @@ async def test_go_away_is_followed_at_the_time_given(server: FakeServer) -> None
         asked = loop.time()
         server.go_away(0.3)
         await server.until(lambda: len(server.hellos) == 2)
-        assert 0.3 <= loop.time() - asked < 2.0
+        assert 0.3 <= loop.time() - asked < 5.0
         await client.caught_up()
 
 

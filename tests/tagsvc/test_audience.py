@@ -145,7 +145,7 @@ async def test_ten_thousand_operands_are_refused_quickly(people: TagClient) -> N
     for call in _every_call(people, expression):
         with refused("EXPRESSION_TOO_LARGE"):
             await call
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 5.0
 
 
 async def test_what_a_combination_leads_to_is_told_without_a_column(people: TagClient) -> None:
