@@ -5,6 +5,7 @@ PostgreSQL refuses to run as root; then it runs as the account `postgres` that D
 
 import itertools
 import json
+import logging
 import os
 import pwd
 import shutil
@@ -14,9 +15,10 @@ import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import psycopg
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -26,6 +28,7 @@ from redis.retry import Retry
 START_SECONDS = 30  # a busy machine takes a few seconds to initialise a cluster; this is where we give up
 LOG_FILES = 64  # of PostgreSQL's log, made ahead: 1 GB, about as much as it keeps between two checkpoints
 _POLL_SECONDS = 0.05
+_log = logging.getLogger(__name__)
 
 
 class PostgresServer:
@@ -56,10 +59,16 @@ class PostgresServer:
         _await(process, lambda: _connects(self.url()), "postgres")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop: SIGINT ends the sessions and then the server, SIGQUIT everything at once, and the next start recovers."""
+        """Stop: SIGINT ends the sessions and then the server, SIGQUIT everything at once, and the next start recovers.
+
+        It has happened, once in hundreds of times, that it stood still at that: then it is killed with all its sessions.
+        """
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(START_SECONDS)
+            process_wait(self._process, START_SECONDS)
+            if _runs(self._process):
+                _log.warning("postgres did not stop within %d s: killed", START_SECONDS)
+                _kill_family(self._process)
             self._process = None
 
     def revive(self) -> None:
@@ -285,6 +294,14 @@ def process_wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         return
+
+
+def _kill_family(process: subprocess.Popen[bytes]) -> None:
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in reversed(family):  # the parent first, that it starts no more
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=START_SECONDS)
 
 
 def _runs(process: "subprocess.Popen[bytes] | None") -> bool:
