@@ -1,8 +1,9 @@
 """`tidings bench chat`: how many messages per second the mesh stores and delivers, how late, and at what cost.
 
 Open loop: messages are due at fixed times and latency counts from those. With a rate, one span at that rate. With rate 0, a search
-for the knee, which must hold for a whole span, and a span at a quarter of it (the latency of a mesh that isn't pressed); then a
-search for the most that is ever stored per second, and a span past it (the cost when batches are full).
+for the knee, which must hold for a whole span, and a span at a quarter of it, or of the first rate tried when there is none (the
+latency of a mesh that isn't pressed); then a search for the most that is ever stored per second, and a span past it (the cost when
+batches are full).
 Afterwards every log is read back and compared with what was answered and delivered.
 """
 
@@ -129,8 +130,7 @@ class Session:
             return search
         while search.next_rate is not None:
             search.record(self._trial(search.next_rate))
-        while search.knee and not (longer := _trial(search.knee, self._span("knee", search.knee))).held:
-            search.lower(longer)
+        self._make_it_last(search)
         os.sync()  # what a pressed mesh left to the disk would hold up one that isn't
         self._span(CALM, (search.knee or FIRST_RATE) / 4)
         while rate := search.saturation():
@@ -139,7 +139,15 @@ class Session:
         return search
 
     def _trial(self, rate: float) -> Trial:
-        return _trial(rate, self._step(rate, TRIAL_SECONDS))
+        return Trial.of(rate, self._step(rate, TRIAL_SECONDS))
+
+    def _make_it_last(self, search: KneeSearch) -> None:
+        """Lower the knee until it holds for a whole span."""
+        while search.knee:
+            longer = Trial.of(search.knee, self._span("knee", search.knee))
+            if longer.held:
+                return
+            search.lower(longer)
 
     def _span(self, name: str, rate: float) -> dict[str, Any]:
         """Measure a span and note it, in place of an earlier one of that name."""
@@ -152,10 +160,6 @@ class Session:
 
     def _step(self, rate: float, seconds: float) -> dict[str, Any]:
         return self._load.do("step", rate=rate, seconds=seconds)
-
-
-def _trial(rate: float, account: dict[str, Any]) -> Trial:
-    return Trial(rate, account["stored_rate"], account["delivered_latency"]["p99"])
 
 
 @contextmanager

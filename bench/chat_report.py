@@ -18,7 +18,7 @@ from bench.tables import figures_table, print_head, print_rest, table
 
 STORED = "stored, most"
 STORED_TARGETS = {"process": 4_000.0, "fleet": 10_000.0}  # messages a second, by mode
-CALM = "quarter"  # of the knee: the span whose latency is promised
+CALM = "quarter"  # of the knee, or of the first rate tried when there is none: the span whose latency is promised
 P50_MS, P99_MS = 3.0, 10.0
 OURS = ("generator",)  # processes that are not the mesh's
 
@@ -109,13 +109,13 @@ def _trials(report: ChatReport) -> Table:
     title = f"search: knee {report.knee_rate:,.0f}/s, most stored {report.peak_stored_rate:,.0f}/s"
     made = table(title, "offered/s", "stored/s", "p99 to delivery", "held")
     for one in report.trials:
-        made.add_row(*_trial(one), "yes" if one.held else "no")
+        made.add_row(*_cells(one), "yes" if one.held else "no")
     for one in report.lowered:
-        made.add_row(*_trial(one), "not for long")
+        made.add_row(*_cells(one), "not for long")
     return made
 
 
-def _trial(trial: Trial) -> tuple[str, str, str]:
+def _cells(trial: Trial) -> tuple[str, str, str]:
     return f"{trial.offered_rate:,.0f}", f"{trial.stored_rate:,.0f}", f"{trial.p99_ms:.1f} ms"
 
 

@@ -6,7 +6,9 @@ what was offered. One bad step is tried again before it counts: on a shared mach
 a step only is lowered until one holds for longer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FIRST_RATE = 1000.0
 GROWTH = 4 / 3
@@ -24,6 +26,11 @@ class Trial:
     offered_rate: float
     stored_rate: float
     p99_ms: float
+
+    @classmethod
+    def of(cls, rate: float, account: Mapping[str, Any]) -> "Trial":
+        """What a generator counted while so many messages a second were offered."""
+        return cls(rate, account["stored_rate"], account["delivered_latency"]["p99"])
 
     @property
     def held(self) -> bool:

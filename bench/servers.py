@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 START_SECONDS = 30  # a busy machine takes a few seconds to initialise a cluster; this is where we give up
-LOG_FILES = 64  # of PostgreSQL's log, made ahead: 1 GB, about as much as it keeps between two checkpoints
+LOG_FILES = 32  # of PostgreSQL's log, made ahead: half a GB, about as much as it writes between two checkpoints
 _POLL_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ class PostgresServer:
 
     def make_log_files(self) -> None:
         """Make the files of its log ahead, as a server that has run for a while has them: a fresh one makes each of 16 MB when it
-        comes to it, and everybody waits for that."""
+        comes to it, and everybody waits for that. Not on a small disk."""
+        if _on_small_disk(self.folder):
+            return
         with psycopg.connect(self.url(), autocommit=True) as connection:
             for _ in range(LOG_FILES):
                 connection.execute("SELECT pg_logical_emit_message(false, '', '')")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from tidings.balancer.v1 import balancer_pb2 as pb
 
 PATIENCE_SECONDS = 1.5  # a balancer answers a question of 1,000 within 0.2 s
-PATIENCE_TICKS = 4
+PATIENCE_TICKS = 4  # a stop of ours costs one of them
 SHUN_SECONDS = 5.0  # a balancer that kept us waiting isn't asked for so long
 MAX_QUESTIONS = 4  # unanswered at one balancer; past it the balancer counts as one that doesn't answer
 
@@ -91,7 +91,8 @@ class Places:
             return {}
         answer = desk.ask(leaving)
         for _ in range(PATIENCE_TICKS):
-            if (await asyncio.wait([answer], timeout=patience / PATIENCE_TICKS))[0]:
+            done, _ = await asyncio.wait([answer], timeout=patience / PATIENCE_TICKS)
+            if done:
                 return answer.result()
         desk.shunned_until = self._clock() + SHUN_SECONDS
         return {}

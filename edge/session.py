@@ -273,7 +273,7 @@ class Session:
                     self._catch_up.sync.hold(conversation_id, seq, frame)
                 return  # before the sync begins, the log will bring it
         elif traffic_class == RECEIPT and not self._caught_up:
-            return  # it may have waited for a frozen edge, while the client heard of newer ones: once caught up, the client asks
+            return  # it may have waited for a frozen edge, while the client heard of newer ones; see Receipt in frames.proto
         if self.state is not State.CLOSED:
             self._client.write(frame, traffic_class)
 

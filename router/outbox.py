@@ -35,7 +35,7 @@ _PART_BYTES = 48  # what a reply or delivery weighs beside its frame
 class _Gathering:
     """A response being filled."""
 
-    __slots__ = ("answer_bytes", "batch", "deliveries", "delivery_bytes", "items", "oldest", "response")
+    __slots__ = ("answer_bytes", "batch", "deliveries", "delivery_bytes", "items", "oldest", "processed", "response")
 
     def __init__(self, now: float) -> None:
         self.response = LinkResponse()
@@ -45,6 +45,7 @@ class _Gathering:
         self.delivery_bytes = 0
         self.answer_bytes = 0
         self.oldest = now
+        self.processed: int | None = None  # what was acted on when it was closed, if it has been
 
     @property
     def full(self) -> bool:
@@ -105,7 +106,7 @@ class Outbox:
     def first(self, response: LinkResponse) -> LinkResponse:
         """Number a response that goes before everything queued: the welcome."""
         self._received = response.processed_sequence
-        return self._number(response)
+        return self._number(response, self._received)
 
     def drain(self) -> None:
         """Say that this router leaves."""
@@ -187,9 +188,7 @@ class Outbox:
         None when there is nothing to say.
         """
         if self._special:
-            special = self._special.popleft()
-            special.processed_sequence = self._told  # it overtakes what is queued
-            return self._number(special), 0, 0.0
+            return self._number(self._special.popleft(), self._told), 0, 0.0  # it overtakes what is queued
         if not self._queue and self._missed:
             self._open(now)  # a batch to carry the resync
         if self._queue:
@@ -197,9 +196,9 @@ class Outbox:
         if self._broadcasts:
             response = LinkResponse()
             self._add_broadcasts(response.batch)
-            return self._number(response), 0, 0.0
+            return self._number(response, self._received), 0, 0.0
         if self._speak or (self._tell_now and self._told < self._received):
-            return self._number(LinkResponse()), 0, 0.0
+            return self._number(LinkResponse(), self._received), 0, 0.0
         return None
 
     def tell(self) -> None:
@@ -240,7 +239,7 @@ class Outbox:
     def _open(self, now: float) -> _Gathering:
         if not self._queue or self._queue[-1].full:
             if self._queue:
-                self._queue[-1].response.processed_sequence = self._received
+                self._queue[-1].processed = self._received
             self._queue.append(_Gathering(now))
             self._opened += 1
             self._queue[-1].batch.resync_user_ordinals.extend(self._missed)
@@ -253,7 +252,7 @@ class Outbox:
         self._delivery_bytes -= taken.delivery_bytes
         self._answer_bytes -= taken.answer_bytes
         self._add_broadcasts(taken.batch)
-        response = self._number(taken.response)
+        response = self._number(taken.response, self._received if taken.processed is None else taken.processed)
         self._unsettled.append((self._opened - len(self._queue), response.sequence))
         return response, taken.deliveries, now - taken.oldest
 
@@ -266,10 +265,10 @@ class Outbox:
             added += size
             self._broadcast_bytes -= size
 
-    def _number(self, response: LinkResponse) -> LinkResponse:
+    def _number(self, response: LinkResponse, processed: int) -> LinkResponse:
         self._sequence += 1
         response.sequence = self._sequence
-        response.processed_sequence = self._told = response.processed_sequence or self._received
+        response.processed_sequence = self._told = processed
         response.credit, self._credit = self._credit, 0
         self._tell_now = self._tell_now and self._told < self._received
         self._speak = False

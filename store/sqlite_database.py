@@ -31,6 +31,7 @@ from store.ports import PassingError, T
 from store.retrying import passes, retrying
 from store.sql import driver_of
 
+_PREPARED = 512  # statements that a connection keeps: those of the hot path have up to ten texts each
 _READERS = 2  # reading is mostly Python's work on the rows, which more threads don't make faster
 _READ_BUSY_SECONDS = 5.0  # how long a reader's thread waits for another process
 _WRITE_BUSY_SECONDS = 0.01  # the event loop hardly waits: the fault is a passing one, and the caller tries again
@@ -216,7 +217,7 @@ def _unforeseen(error: Exception) -> bool:
 
 def _engine(path: Path, size: int, begin: str, busy_seconds: float) -> Engine:
     url = URL.create("sqlite", database=str(path))
-    options = {"timeout": busy_seconds, "check_same_thread": False}
+    options = {"timeout": busy_seconds, "check_same_thread": False, "cached_statements": _PREPARED}
     engine = create_engine(url, pool_size=size, max_overflow=0, connect_args=options)
 
     @event.listens_for(engine, "connect")

@@ -29,7 +29,7 @@ class SqliteValues:
         self._texts: dict[int, str] = {}
 
     def fill(self, parameters: Mapping[str, Any]) -> tuple[str, list[object]] | None:
-        """The text for tables of such sizes and its parameters, by number; None when one has more than `MOST` rows."""
+        """The text for tables as large as the largest of these, and its parameters, by number; None past `MOST` rows."""
         most = max((len(parameters[name]) for name in self._tables), default=0)
         if most > MOST:
             return None
@@ -39,7 +39,9 @@ class SqliteValues:
             rows = parameters[name]
             values += [value for row in rows for value in row]
             values += [None] * ((size - len(rows)) * len(columns))
-        return self._texts.get(size) or self._texts.setdefault(size, self._spell(size)), values
+        if size not in self._texts:
+            self._texts[size] = self._spell(size)
+        return self._texts[size], values
 
     def _spell(self, size: int) -> str:
         numbers = count(1)
