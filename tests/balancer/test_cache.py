@@ -15,7 +15,7 @@ import pytest
 from balancer.rate_limit import ConnectRate
 from balancer.sessions import reconciled
 from mesh import errors
-from mesh.cache import QUICK_SECONDS, Cache, SessionRecord
+from mesh.cache import Cache, SessionRecord
 from mesh.credentials import mint_token
 from mesh.open_cache import open_cache
 from mesh.telemetry import Telemetry
@@ -25,6 +25,7 @@ from tidings.balancer.v1 import balancer_pb2 as pb
 from tidings.common.v1 import error_pb2
 
 BURST = 20
+QUICK_SECONDS = 0.5
 RATE = {"connects_per_second": 0.01, "connect_burst": BURST, "trust_forwarded_for": 1}
 
 
@@ -76,6 +77,12 @@ async def test_the_own_bucket_is_asked_first_and_alone_when_the_shared_one_canno
     rate = ConnectRate(1.0, 3, shared)
     assert [await rate.take("net", 0.0) for _ in range(4)] == [0.0, 2.5, 0.0, 1.0]
     assert shared.asked == [("connect:net", 1.0, 3)] * 3
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a moment is not the point."""
+    monkeypatch.setattr("mesh.redis_cache.QUICK_SECONDS", QUICK_SECONDS)
 
 
 @asynccontextmanager

@@ -179,7 +179,7 @@ async def running(routers: int, **settings: Any) -> AsyncIterator[Edge]:
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         edge = Edge(stack, instance, fakes, Parts(registry, telemetry, http, server))
         for fake in fakes:
-            await fake.saw(lambda router: bool(router.links))
+            await fake.saw(lambda router: any(request.processed_sequence for request in router.requests))  # its link is live
         async with asyncio.timeout(WAIT):
             while (await (trusting or http).get(edge.api + "/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # /readyz is read by polling

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -212,20 +213,11 @@ async def test_the_same_device_replaces_its_older_session(start: Start) -> None:
 
 
 async def test_a_token_that_runs_out_while_connected(start: Start) -> None:
-    edge = await start(heartbeat_limit_seconds=1.0)  # so that deadlines are looked at four times a second
+    edge = await start()
     alice = await edge.connect("alice", lifetime=2)
     await alice.say(hello=f.Hello(device_id="phone"))
     assert (await alice.until("token_expiring")).token_expiring.HasField("token_expire_time")
-    await alice.say(heartbeat=f.Heartbeat())
-
-    async def beat() -> None:
-        while True:
-            await alice.say(heartbeat=f.Heartbeat())
-            await asyncio.sleep(0.3)  # a heartbeat is a matter of time
-
-    beating = asyncio.create_task(beat())
     assert await alice.closed() == e.ERROR_CODE_UNAUTHENTICATED
-    beating.cancel()
 
 
 async def test_a_fresh_token_extends_the_session(start: Start) -> None:
@@ -351,7 +343,8 @@ async def test_headers_that_never_end_are_cut_off(start: Start, opening: bytes) 
             await asyncio.sleep(0.05)  # slowly is the attack
 
     trickling = asyncio.create_task(trickle())
-    await asyncio.wait_for(reader.read(), WAIT)  # ends when the edge closes
+    with suppress(ConnectionResetError):  # what trickled in after it closed is answered so
+        await asyncio.wait_for(reader.read(), WAIT)  # ends when the edge closes
     trickling.cancel()
     writer.close()
 

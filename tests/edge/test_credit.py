@@ -127,12 +127,11 @@ async def test_the_http_api_asks_another_router_when_the_owner_is_frozen(start: 
     edge = await start(routers=2)
     first, _ = owners(edge, CHAT)
     edge.world.members[CHAT] = {"alice", "bob"}
-    await first.saw(lambda router: any(request.processed_sequence for request in router.requests))  # its link is live
     first.awake.clear()
     began = time.monotonic()
     status, chat = await call(edge, "GET", f"/api/v1/chats/{CHAT}")
     assert (status, chat["conversation"]["conversation_id"]) == (200, CHAT)
-    assert 0.2 <= time.monotonic() - began < 3.0
+    assert 0.2 <= time.monotonic() - began < 6.0
     first.awake.set()
 
 

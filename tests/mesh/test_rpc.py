@@ -49,9 +49,9 @@ async def test_deadlines_shrink_from_hop_to_hop(telemetry: Telemetry) -> None:
             return f"{here} {there.decode()}".encode()
 
         async with echo(outer, telemetry) as front, rpc.channel(front, telemetry) as channel:
-            here, there = map(float, (await call(channel)(b"", timeout=2.0)).split())
+            here, there = map(float, (await call(channel)(b"", timeout=9.0)).split())
             assert there < here * 0.9 + ROUNDING
-            assert there > here * 0.9 - 0.5
+            assert there > here * 0.9 - 5
             here, there = map(float, (await call(channel)(b"")).split())
             assert 5 < here < 10 + ROUNDING, "no call goes without a deadline"
             assert there < here * 0.9 + ROUNDING
@@ -62,7 +62,7 @@ async def test_a_callers_own_shorter_limit_stands(telemetry: Telemetry) -> None:
         return str(context.time_remaining()).encode()
 
     async with echo(left, telemetry) as address, rpc.channel(address, telemetry) as channel:
-        assert float(await call(channel)(b"", timeout=0.5)) < 0.5 + ROUNDING
+        assert float(await call(channel)(b"", timeout=5.0)) < 5.0 + ROUNDING
     assert rpc.remaining(3.0) == 3.0
 
 

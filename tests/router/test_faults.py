@@ -174,7 +174,7 @@ async def test_what_is_said_to_a_chat_that_does_not_exist_holds_up_nobody(mesh: 
         good = one.envelope("alice", alice, append_entry=send(recipient_id="bob", client_msg_id="m2"))
         await one.batch(envelopes=[lost])
         await one.batch(envelopes=[good])
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(8.0):
             assert frame_of((await one.reply(lost)).frame).error.code == error_pb2.ERROR_CODE_INVALID_CHAT_ID
             assert frame_of((await one.reply(good)).frame).message_stored.seq == 1
 

@@ -39,7 +39,7 @@ async def test_nobody_is_sent_it_before_its_time(world: NotificationMesh, router
     async with edge(router.address, 1, 2) as one:
         await router.start()
         await one.until(lambda: one.notified(kept.notification_id) == [1, 2])
-        assert 0 <= one.heard_at[0] - due < 0.5  # a loaded machine
+        assert 0 <= one.heard_at[0] - due < 5.0  # a machine that stands still meanwhile
 
 
 async def test_its_audience_is_settled_when_its_time_comes(world: NotificationMesh, router: RouterHand) -> None:

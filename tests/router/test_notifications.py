@@ -84,7 +84,7 @@ async def test_the_first_leaves_quickly(world: NotificationMesh, router: RouterH
         begun = time.monotonic()
         await router.start()
         await one.until(lambda: len(one.broadcasts) == 2)
-        assert one.heard_at[1] - begun < 0.5  # a loaded machine; tests/router/notification_cost.py measures
+        assert one.heard_at[1] - begun < 3.0  # a loaded machine; tests/router/notification_cost.py measures
 
 
 async def test_ten_thousand_connected_of_ten_million_are_three_frames(world: NotificationMesh, router: RouterHand) -> None:

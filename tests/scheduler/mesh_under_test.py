@@ -126,7 +126,7 @@ class Mesh:
             "reflection": False,
             "poll_seconds": 0.05,
             "watch_seconds": 0.02,
-            "handover_seconds": 0.5,
+            "handover_seconds": 5.0,
         }
         configured = SchedulerSettings(**(quick | settings))
         serving = scheduler.serve.serve(configured, self.registry, self.telemetry, own or SharedClock(self.clock, self.clock))

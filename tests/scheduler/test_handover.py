@@ -64,14 +64,13 @@ class Bench:
     def __init__(self, telemetry: Telemetry, router: Router, capacity: int = 100, lease: float = 60.0) -> None:
         self.claims = Released()
         self.aside = Aside(capacity, lease)
-        self.freed = asyncio.Event()
-        self.handover = Handover(router, self.claims, Meters(telemetry), self.aside, 1_000, self.freed.set)
+        self.freed = asyncio.Semaphore(0)
+        self.handover = Handover(router, self.claims, Meters(telemetry), self.aside, 1_000, self.freed.release)
 
     async def until_released(self) -> None:
-        """Wait until something was let go."""
+        """Wait until one more group was let go."""
         async with asyncio.timeout(5):
-            await self.freed.wait()
-        self.freed.clear()
+            await self.freed.acquire()
 
 
 @pytest.fixture
@@ -138,7 +137,10 @@ async def test_refused_claims_are_given_back_before_their_lease_ends(telemetry: 
     assert (sorted(bench.claims.ids), len(bench.aside)) == (IDS[:2], 0)
 
 
-async def test_what_there_is_no_room_to_hold_apart_counts_until_it_is_given_back(telemetry: Telemetry) -> None:
+async def test_what_there_is_no_room_to_hold_apart_counts_until_it_is_given_back(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.backoff.FIRST_SECONDS", 60.0)
     router = Router(refuse, refuse)
     bench = Bench(telemetry, router, capacity=4)
     for number in range(2):

@@ -182,6 +182,7 @@ async def test_who_hears_nothing_asks_a_balancer(server: FakeServer) -> None:
     async with Client(server.url, "alice") as client:
         await client.caught_up()
         server.silence = lambda frame: frame.HasField("heartbeat")
+        server.heartbeat = 30.0
         await until_state(client, ConnectionState.CONNECTING)
         server.silence = lambda frame: False
         await sent_off(client, server)

@@ -100,7 +100,7 @@ async def test_a_change_whose_answer_is_lost_is_made_once(mesh: Mesh, tagsvc: Ta
 async def test_after_an_outage_the_same_request_id_tells_what_happened(mesh: Mesh) -> None:
     """G17: the caller hears UNAVAILABLE, the change is made; asked again it is answered as made."""
     await mesh.store()
-    tagsvc = await mesh.tagsvc(write_seconds=0.2)
+    tagsvc = await mesh.tagsvc(write_seconds=2.0)
     mesh.memory.lose_answers, mesh.memory.die = 1, True
     with refused("UNAVAILABLE"):
         await _create(tagsvc, "a", "r1")
@@ -117,7 +117,7 @@ async def test_after_an_outage_the_same_request_id_tells_what_happened(mesh: Mes
 
 async def test_a_refusal_that_rests_on_what_never_became_durable_is_not_told(mesh: Mesh) -> None:
     await mesh.store()
-    tagsvc = await mesh.tagsvc(write_seconds=0.2)
+    tagsvc = await mesh.tagsvc(write_seconds=2.0)
     mesh.memory.answering.clear()
     first = asyncio.create_task(_outcome(tagsvc, "first"))
     await mesh.memory.until(lambda: mesh.memory.held)
@@ -134,7 +134,7 @@ async def test_a_refusal_that_rests_on_what_never_became_durable_is_not_told(mes
 async def test_while_stores_are_away_reads_go_on_and_changes_are_refused(mesh: Mesh) -> None:
     async with AsyncExitStack() as stack:
         await mesh.store(stack)
-        tagsvc = await mesh.tagsvc(write_seconds=0.2, request_seconds=0.2)
+        tagsvc = await mesh.tagsvc(write_seconds=2.0, request_seconds=2.0)
         await tagsvc.add("a", "u1")
     assert await tagsvc.count("a") == 1
     with refused("UNAVAILABLE"):

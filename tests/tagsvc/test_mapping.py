@@ -73,7 +73,7 @@ async def test_a_refused_chunk_ends_the_stream_and_earlier_ones_stay(mesh: Mesh,
 
 async def test_after_a_chunk_that_was_given_up_none_of_its_stream_is_applied(mesh: Mesh) -> None:
     await mesh.store()
-    tagsvc = await mesh.tagsvc(write_seconds=0.2)
+    tagsvc = await mesh.tagsvc(write_seconds=2.0)
     mesh.memory.lose_answers, mesh.memory.die = 1, True
     call = tagsvc.tags.ApplyMapping(iter([chunk(add={"a": [f"u{n}"]}) for n in range(4)]))
     with refused("UNAVAILABLE"):
