@@ -3,13 +3,14 @@
     process   one process, one loop, SQLite: what `tidings up` runs
     fleet     one process per service, with a store in the router's, PostgreSQL, etcd: what `tidings up --registry etcd://…` runs
 
-Both are ready when a client gets a ticket from the balancer.
+Both are ready when a client gets a ticket from the balancer, the fleet also not before every process listens.
 """
 
 import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,7 @@ def fleet(
             seed(database)
         registry, keys = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets()
         ports = {service: free_port() for service in SERVICES}
+        listening = []
         for service, name in _processes(counts or {}):
             port = ports[service] if name == service else free_port()
             flags = [*_flags(service, port), "--registry", registry, "--log-level", "warning"]
@@ -135,6 +137,9 @@ def fleet(
             given = {**(environment or {}), **_environment(service, database, keys)}
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
             pids[name] = process.pid
+            listening.append(port)
+        for port in listening:
+            _await_port(port)
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
         target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
@@ -189,6 +194,19 @@ def edge_for(target: Target, user_id: str) -> str:
     request = urllib.request.Request(f"{target.url}/v1/connect", b"{}", headers)  # noqa: S310  (our own mesh)
     with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
         return str(json.load(answer)["url"])
+
+
+def _await_port(port: int) -> None:
+    """A router that came later would have every session synced again, and what is not acknowledged yet told twice."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise TimeoutError(f"nothing listened at port {port} in {START_SECONDS:.0f} s: {error}") from error
+            time.sleep(0.1)
 
 
 def _await_ticket(target: Target) -> None:
