@@ -140,8 +140,12 @@ async def test_an_entry_that_can_not_be_read_holds_up_nobody(fleet: Fleet) -> No
         assert (again.dead_letter_id, again.replaying) == (letter.dead_letter_id, False)
 
         fleet.spoil(first, 4, b"")
-        await fleet.replay(again)
-        await one.until(lambda: 4 in one.messages(alice, first))
+        async with asyncio.timeout(10):
+            while 4 not in one.messages(alice, first):
+                for letter in await fleet.letters():
+                    if not letter.replaying:  # another round that found it, too, may have put it aside once more
+                        await fleet.replay(letter)
+                await asyncio.sleep(0.1)
         await fleet.none_left()
 
 
