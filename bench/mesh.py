@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,8 @@ def fleet(
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
             pids[name] = process.pid
             listening.append(port)
-        for port in listening:
-            _await_port(port)
+        for port in listening:  # a router that came later would have sessions synced again, and what is not acknowledged told twice
+            _await(partial(_knock, port), f"nothing listens at port {port}")
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
         target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
@@ -196,26 +196,22 @@ def edge_for(target: Target, user_id: str) -> str:
         return str(json.load(answer)["url"])
 
 
-def _await_port(port: int) -> None:
-    """A router that came later would have every session synced again, and what is not acknowledged yet told twice."""
-    until = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-            return
-        except OSError as error:
-            if time.monotonic() > until:
-                raise TimeoutError(f"nothing listened at port {port} in {START_SECONDS:.0f} s: {error}") from error
-            time.sleep(0.1)
+def _knock(port: int) -> None:
+    socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
 
 
 def _await_ticket(target: Target) -> None:
+    _await(lambda: edge_for(target, "bench-first"), "the mesh gives no ticket")
+
+
+def _await(reach: Callable[[], object], failed: str) -> None:
+    """Try until it is reached."""
     until = time.monotonic() + START_SECONDS
     while True:
         try:
-            edge_for(target, "bench-first")
+            reach()
             return
-        except (urllib.error.URLError, OSError) as error:
+        except OSError as error:
             if time.monotonic() > until:
-                raise TimeoutError(f"the mesh gave no ticket in {START_SECONDS:.0f} s: {error}") from error
+                raise TimeoutError(f"{failed} after {START_SECONDS:.0f} s: {error}") from error
             time.sleep(0.1)

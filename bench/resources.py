@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _PACKAGES = ("tidings", "aiohttp", "grpcio", "protobuf", "uvloop", "sqlalchemy", "psycopg", "aiosqlite")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ParamSpec, TypeVar
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from balancer import policies
 from balancer.door import Caps, Door

@@ -2,7 +2,7 @@
 
 import signal
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 

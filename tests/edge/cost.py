@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil
 from pydantic import SecretStr
 
 from edge.serve import serve

@@ -514,7 +514,7 @@ async def test_an_edge_that_was_itself_stopped_reads_the_answer_that_came_meanwh
     places.open(desk)
     answer = asyncio.create_task(places.find([], 0.2))
     await desk.question()
-    time.sleep(0.3)  # noqa: ASYNC251
+    time.sleep(0.3)  # noqa: ASYNC251 (nobody has a turn: that is what a stop is)
     for _ in range(5):  # a stream has its turns, too, before what it brings is read
         await asyncio.sleep(0)
     desk.on_answer(balancer_pb2.Placements(placements=[balancer_pb2.Placement(connection=7, url="ws://there")]))

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from bench import wire
 from tests.faults.stage import Stage

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.process import background
 from tests.sdk.conftest import TIMEOUT, take, until, until_state
 from tests.sdk.whole_mesh import Mesh, running
 from tidings_client import (
@@ -201,17 +202,16 @@ async def test_who_is_sent_on_loses_no_time_and_asks_no_balancer(mesh: Mesh) -> 
                 ticks.append(loop.time())
                 await asyncio.sleep(0.01)  # shows for how long the machine stood still
 
-        ticking = asyncio.create_task(tick())
         number = 0
-        while not leaving.done():
-            sent = alice.send("bob", str(number))
-            assert [one.text for one in await take(bob, 1)] == [str(number)]
-            arrivals.append(loop.time())
-            assert (await sent.stored()).seq == number + 1
-            number += 1
+        async with background(tick()):
+            while not leaving.done():
+                sent = alice.send("bob", str(number))
+                assert [one.text for one in await take(bob, 1)] == [str(number)]
+                arrivals.append(loop.time())
+                assert (await sent.stored()).seq == number + 1
+                number += 1
         assert mesh.metric("connect_requests_total") == 2, "the first two, and none since"
         assert mesh.metric("placements_total") == 2
-        ticking.cancel()
         assert _longest_gap(arrivals) - _longest_gap(ticks) < 1.0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from mesh import naming
 from mesh.open_cache import open_cache
