@@ -18,18 +18,21 @@ import grpc
 import structlog
 from pyroaring import BitMap
 
-from edge.link_queue import LinkQueue
+from edge.link_queue import CHAT_FEW, LinkQueue
 from edge.pace import Pace
 from edge.peers import Peer
 from edge.pulse import TICK_SECONDS, Pulse
+from edge.waiting_marks import Mark, MarkKey
 from tidings.router.v1 import link_pb2, link_pb2_grpc
 
 MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
 MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
-# Every mark costs a transaction of its own when it goes alone, and a receipt may be this late.
-MARKS_SECONDS, MARKS_RUSH_SECONDS = 0.05, 0.1
-MARKS_RUSH = 2_000.0  # marks a second that are many
+# Every mark costs a transaction of its own when it goes alone, and a receipt may be this late. Some together cost little more than
+# one; but a hundred keep messages waiting, so when there are many they go more often.
+MARKS_SECONDS, MARKS_SOONEST_SECONDS = 0.05, 0.0125
+CROWD_SECONDS, CROWD_RUSH_SECONDS = 0.05, 0.1
+CROWD_RUSH = 2_000.0  # marks a second in large conversations that are many
 # Sessions that come or go together share a batch at every hop behind; nobody feels a reconnect to be three times so late. When
 # they come by the hundred, a batch's price is what limits how many can come, and who waits for the others waits longer than this.
 SESSIONS_SECONDS, SESSIONS_RUSH_SECONDS = 0.02, 0.1
@@ -83,7 +86,8 @@ class Link:
         self._left = False  # the last request did not take all that was asked
         self._pulse = Pulse()
         self._acknowledge_due: asyncio.TimerHandle | None = None
-        self._marks = Pace(MARKS_SECONDS, self._send_marks, MARKS_RUSH_SECONDS, MARKS_RUSH)
+        self._marks = Pace(MARKS_SECONDS, self._send_marks, enough=CHAT_FEW, soonest=MARKS_SOONEST_SECONDS)
+        self._crowd_marks = Pace(CROWD_SECONDS, self._send_crowd_marks, CROWD_RUSH_SECONDS, CROWD_RUSH)
         self._acks = Pace(NOTIFICATION_ACKS_SECONDS, self._send_acks)
         self._sessions = Pace(SESSIONS_SECONDS, self.wake, SESSIONS_RUSH_SECONDS, SESSIONS_RUSH)
 
@@ -100,9 +104,10 @@ class Link:
         """Something about a session's beginning or end was queued: paced as marks are."""
         self._sessions.gathered()
 
-    def wake_for_marks(self) -> None:
-        """Marks were queued: the first go at once, those that follow it closely go together."""
-        self._marks.gathered()
+    def mark(self, key: MarkKey, mark: Mark, *, crowd: bool) -> None:
+        """See LinkQueue. Paced: the first goes at once, those that follow it closely go together."""
+        self.queue.mark(key, mark, crowd=crowd)
+        (self._crowd_marks if crowd else self._marks).gathered()
 
     def acknowledge(self, notification_id: str, users: BitMap, stray: bool) -> int:
         """See AckLink. Paced as marks are."""
@@ -111,7 +116,7 @@ class Link:
 
     def say_all(self, heard: Callable[[], None]) -> None:
         """Let go what waits for its time, and call `heard` once the router has acted on it."""
-        self.queue.release_marks(everything=True)
+        self.queue.release_all_marks()
         self.queue.acks.release()
         self.queue.last_barrier(heard)
         self._wake.set()
@@ -141,6 +146,7 @@ class Link:
             if self._acknowledge_due is not None:
                 self._acknowledge_due.cancel()
             self._marks.cancel()
+            self._crowd_marks.cancel()
             self._acks.cancel()
             self._sessions.cancel()
             for task in tasks:
@@ -205,10 +211,14 @@ class Link:
                 await call.write(request)
 
     def _send_marks(self) -> None:
-        self.queue.release_marks()
+        if waiting := self.queue.release_marks():
+            self._marks.gathered(waiting)
         self._wake.set()
-        if self.queue.marks_wait:
-            self._marks.gathered()
+
+    def _send_crowd_marks(self) -> None:
+        if self.queue.release_marks(crowds=True):
+            self._crowd_marks.gathered()
+        self._wake.set()
 
     def _send_acks(self) -> None:
         self.queue.acks.release()

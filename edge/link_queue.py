@@ -8,12 +8,14 @@ on the batch that carried them, so that they survive the link. That a session en
 from collections import deque
 from collections.abc import Callable
 
-from edge.crowd_marks import CrowdMarks, Mark, MarkKey, merge
 from edge.lanes import Lanes
 from edge.notification_acks import NotificationAcks
+from edge.waiting_marks import Mark, MarkKey, WaitingMarks, merge
 from tidings.router.v1 import link_pb2
 
 PROTOCOL_VERSION = 1
+CHAT_TURNS, CHAT_FEW = 8, 24  # a share of the marks, and so many at least, leave together
+CROWD_TURNS, CROWD_FEW = 20, 20  # of those in large conversations, which come by the thousand for every message
 ACK_BYTES = 1024 * 1024  # of a batch's acknowledgements of notifications, roughly
 
 
@@ -41,7 +43,8 @@ class LinkQueue:
         self._online: dict[int, bool] = {}
         self._closed_sessions: deque[tuple[int, int]] = deque()  # with how many questions had been said
         self._marks: dict[MarkKey, Mark] = {}
-        self._crowd = CrowdMarks()
+        self._chats = WaitingMarks(CHAT_TURNS, CHAT_FEW)
+        self._crowds = WaitingMarks(CROWD_TURNS, CROWD_FEW)
         self._marks_due = False
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []
@@ -82,25 +85,22 @@ class LinkQueue:
         """A session that watched presences ended; the router acts on the endings in a batch before the questions in it."""
         self._closed_sessions.append((number, self.envelopes.questions.said))
 
-    @property
-    def marks_wait(self) -> bool:
-        """Whether marks of large conversations wait for another release."""
-        return len(self._crowd) > 0
-
     def mark(self, key: MarkKey, mark: Mark, *, crowd: bool = False) -> None:
         """Queue a mark, or move the one that waits; `crowd`: it is one in a large conversation."""
-        if crowd:
-            self._crowd.add(key, mark)
-        else:
-            merge(self._marks, key, mark)
-        if len(self._marks) + len(self._crowd) > self._max_marks:
+        (self._crowds if crowd else self._chats).add(key, mark)
+        if len(self._marks) + len(self._chats) + len(self._crowds) > self._max_marks:
             self._drop_oldest()
 
-    def release_marks(self, *, everything: bool = False) -> None:
-        """Let the marks that wait go with the next request; of those in large conversations some, or all."""
-        for key, mark in (self._crowd.all() if everything else self._crowd.turn()).items():
-            merge(self._marks, key, mark)
-        self._marks_due = True
+    def release_marks(self, *, crowds: bool = False) -> int:
+        """Let marks go with the next request: a turn of those in large conversations, or of the others; gives how many wait on."""
+        waiting = self._crowds if crowds else self._chats
+        self._release(waiting.turn())
+        return len(waiting)
+
+    def release_all_marks(self) -> None:
+        """Let all marks go with the next requests."""
+        self._release(self._chats.all())
+        self._release(self._crowds.all())
 
     def barrier(self, passed: Callable[[], None]) -> None:
         """Call `passed` once the router has acted on all that was said before."""
@@ -163,7 +163,7 @@ class LinkQueue:
         """The link is lost: gives the marks that may not have arrived; `acks` is asked for itself. Barriers pass, for a new link
         syncs everybody."""
         marks: dict[MarkKey, Mark] = {}
-        for kept in [*(kept for _, kept in self._kept), self._marks, self._crowd.all()]:
+        for kept in [*(kept for _, kept in self._kept), self._marks, self._chats.all(), self._crowds.all()]:
             for key, mark in kept.items():
                 merge(marks, key, mark)
         barriers = [passed for _, group in self._barriers for passed in group] + self._new_barriers + self._last_barriers
@@ -175,10 +175,16 @@ class LinkQueue:
         return marks
 
     def _drop_oldest(self) -> None:
-        if self._crowd:
-            self._crowd.drop_oldest()
+        waiting = self._crowds or self._chats
+        if waiting:
+            waiting.drop_oldest()
         else:
             del self._marks[next(iter(self._marks))]
+
+    def _release(self, marks: dict[MarkKey, Mark]) -> None:
+        for key, mark in marks.items():
+            merge(self._marks, key, mark)
+        self._marks_due = self._marks_due or bool(self._marks)
 
     def _next(self) -> int:
         self._sequence += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from collections.abc import Callable
 
 
@@ -14,25 +15,39 @@ class Pace:
         longest: to what that stretches when much gathers: so that what costs as much for one as for a hundred is done less often
             when there is no time for it.
         rush: how much a second begins to be much.
+        enough: how much need not wait for more: it goes when the last opening is `soonest` seconds ago.
     """
 
-    __slots__ = ("_due", "_gathered", "_go", "_longest", "_rush", "_seconds", "_shortest", "_went")
+    __slots__ = ("_due", "_enough", "_gathered", "_go", "_longest", "_rush", "_seconds", "_shortest", "_soonest", "_went")
 
-    def __init__(self, seconds: float, go: Callable[[], None], longest: float = 0.0, rush: float = math.inf) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        go: Callable[[], None],
+        longest: float = 0.0,
+        rush: float = math.inf,
+        enough: int = sys.maxsize,
+        soonest: float = 0.0,
+    ) -> None:
         self._shortest = self._seconds = seconds
         self._longest = max(seconds, longest)
         self._rush = rush
+        self._enough = enough
+        self._soonest = soonest
         self._gathered = 0
         self._go = go
         self._due: asyncio.TimerHandle | None = None
         self._went = 0.0
 
-    def gathered(self) -> None:
-        """Something waits to go."""
-        self._gathered += 1
-        if self._due is None:
-            loop = asyncio.get_running_loop()
-            self._due = loop.call_at(self._went + self._seconds, self._open)
+    def gathered(self, count: int = 1) -> None:
+        """So much more waits to go."""
+        before = self._gathered
+        self._gathered += count
+        if before < self._enough <= self._gathered:
+            self.cancel()
+            self._due = asyncio.get_running_loop().call_at(self._went + self._soonest, self._open)
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_at(self._went + self._seconds, self._open)
 
     def cancel(self) -> None:
         """Let nothing go any more."""

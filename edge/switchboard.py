@@ -12,7 +12,6 @@ import structlog
 
 from edge import server_frames
 from edge.ack_routes import AckRoutes
-from edge.crowd_marks import Mark, MarkKey, merge
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.fan_out import FanOut
@@ -22,6 +21,7 @@ from edge.outbox import NOTIFICATION
 from edge.ports import Expects
 from edge.routes import Pending, Routes
 from edge.session import Session
+from edge.waiting_marks import Mark, MarkKey, merge
 from mesh import errors
 from tidings.common.v1 import error_pb2
 from tidings.router.v1 import link_pb2
@@ -319,8 +319,7 @@ class Switchboard:
         owner = self._routes.owner(key[1])
         if owner is not None:
             link = self.links[owner]
-            link.queue.mark(key, mark, crowd=self._fan_out.crowded(key[1]))
-            link.wake_for_marks()
+            link.mark(key, mark, crowd=self._fan_out.crowded(key[1]))
         elif key in self._homeless or len(self._homeless) < MAX_HOMELESS_MARKS:
             merge(self._homeless, key, mark)
 

@@ -60,10 +60,12 @@ class DeadLetters:
 
     Args:
         store: keeps them.
+        of_replay: whether what fails here is replays.
     """
 
-    def __init__(self, store: DeadLetterStore) -> None:
+    def __init__(self, store: DeadLetterStore, *, of_replay: bool = False) -> None:
         self._store = store
+        self._of_replay = of_replay
 
     async def put_dispatch(self, conversation_id: str, from_seq: int, to_seq: int, error: Exception) -> bool:
         """Put aside the telling of entries, waiting for a store; `to_seq` 0 for all that follow. False when it isn't kept."""
@@ -81,7 +83,7 @@ class DeadLetters:
         return await self._put(letter)
 
     async def _put(self, letter: DeadLetter) -> bool:
-        request = PutDeadLettersRequest(dead_letters=[letter])
+        request = PutDeadLettersRequest(dead_letters=[letter], of_replay=self._of_replay)
         try:
             await patience.until_done(lambda: self._store.put_dead_letters(request))
         except errors.TidingsError as error:

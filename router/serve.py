@@ -79,7 +79,7 @@ async def serve(settings: RouterSettings, registry: Registry, telemetry: Telemet
             settings.redispatch_age_seconds,
         )
         unnoted: DispatchMarks[EdgeLink] = DispatchMarks(0)
-        again = LogFanOut(store, directory, FanOut(roster, unnoted), unnoted, letters)
+        again = LogFanOut(store, directory, FanOut(roster, unnoted), unnoted, DeadLetters(store, of_replay=True))
         replays = Replays(store, again, peers, min(settings.redispatch_seconds, _REPLAY_SECONDS))
         appender = AppendStream(pool, meters)
         pipeline = AppendPipeline(

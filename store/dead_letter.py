@@ -56,8 +56,8 @@ class DeadLetter:
         """As kept for the first time."""
         return replace(self, dead_letter_id=dead_letter_id, created_at=now, updated_at=now, replaying=False)
 
-    def united(self, newer: "DeadLetter", payload: bytes, now: int) -> "DeadLetter":
-        """As kept once the same work has failed again."""
+    def united(self, newer: "DeadLetter", payload: bytes, now: int, *, of_replay: bool) -> "DeadLetter":
+        """As kept once the same work has failed again: in the replay that was asked for, or else beside it."""
         return replace(
             newer,
             dead_letter_id=self.dead_letter_id,
@@ -67,7 +67,7 @@ class DeadLetter:
             payload=payload,
             from_seq=min(self.from_seq, newer.from_seq),
             to_seq=max(self.to_seq, newer.to_seq) if self.to_seq and newer.to_seq else 0,
-            replaying=False,
+            replaying=self.replaying and not of_replay,
         )
 
     def failed_again(self, reason: str, detail: str, now: int) -> "DeadLetter":

@@ -64,13 +64,13 @@ class Kept(NamedTuple):
     dropped: int = 0
 
 
-def put(connection: Connection, letters: Sequence[DeadLetter], most: int, now: int) -> Kept:
-    """Keep these, and altogether at most so many."""
+def put(connection: Connection, letters: Sequence[DeadLetter], most: int, now: int, *, of_replay: bool = False) -> Kept:
+    """Keep these, and altogether at most so many; `of_replay` when it was their replay that failed."""
     if not letters:
         return Kept()
     take_turns(connection, DEAD_LETTERS_LOCK)
     known = _find(connection, letters)
-    kept = [_keep(letter, known, now) for letter in letters]
+    kept = [_keep(letter, known, now, of_replay=of_replay) for letter in letters]
     connection.execute(_SAVE, [_values(letter) for letter in known.values()])
     return Kept(kept, _TRIM(connection, letters=most).rowcount)
 
@@ -124,13 +124,13 @@ def _find(connection: Connection, letters: Iterable[DeadLetter]) -> dict[tuple[K
     return {(found.kind, found.subject): found for found in map(_letter, _FIND(connection, wanted=wanted))}
 
 
-def _keep(letter: DeadLetter, known: dict[tuple[Kind, str], DeadLetter], now: int) -> DeadLetter:
+def _keep(letter: DeadLetter, known: dict[tuple[Kind, str], DeadLetter], now: int, *, of_replay: bool) -> DeadLetter:
     key = (letter.kind, letter.subject)
     before = known.get(key)
     if before is None:
         known[key] = letter.put(naming.new_dead_letter_id(), now)
     else:
-        known[key] = before.united(letter, dead_letter_codec.united_payload(before, letter), now)
+        known[key] = before.united(letter, dead_letter_codec.united_payload(before, letter), now, of_replay=of_replay)
     return known[key]
 
 

@@ -44,7 +44,8 @@ class DeadLetterServicer(dead_letter_pb2_grpc.DeadLetterServiceServicer):
         """Keeps letters."""
         checks.listed("dead_letters", request.dead_letters)
         letters = [dead_letter_codec.new_letter(one) for one in request.dead_letters]
-        work = partial(dead_letters.put, letters=letters, most=self._policy.letters, now=self._clock())
+        most, now = self._policy.letters, self._clock()
+        work = partial(dead_letters.put, letters=letters, most=most, now=now, of_replay=request.of_replay)
         kept = await self._database.write(work)
         self._meters.kept(kept)
         return pb.PutDeadLettersResponse(dead_letter_ids=[letter.dead_letter_id for letter in kept.letters])

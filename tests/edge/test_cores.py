@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pyroaring import BitMap
 
 from edge import server_frames, wire
-from edge.crowd_marks import Mark
 from edge.device_sync import DeviceSync
 from edge.encoding import BinaryEncoding, JsonEncoding, UndecodableError, from_json, to_json
 from edge.link_queue import LinkQueue
@@ -23,6 +22,7 @@ from edge.routes import Routes
 from edge.switchboard import Switchboard
 from edge.timetable import CHUNK, LEAD_SECONDS, Timetable, appointments
 from edge.unacknowledged import Unacknowledged
+from edge.waiting_marks import Mark
 from mesh.rpc import MAX_MESSAGE_BYTES
 from mesh.telemetry import Telemetry
 from tidings.balancer.v1 import balancer_pb2
@@ -185,7 +185,7 @@ def test_a_last_barrier_waits_for_all_marks_that_were_released() -> None:
     queue, passed = LinkQueue(2, 10), list[str]()
     for number in range(5):
         queue.mark((number, "c"), Mark(conversation_id="c", delivered_seq=5))
-    queue.release_marks(everything=True)
+    queue.release_all_marks()
     queue.last_barrier(lambda: passed.append("x"))
     assert queue.awaits
     for _ in range(2):

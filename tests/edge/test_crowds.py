@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from edge.connection import Services
-from edge.crowd_marks import FEW, TURNS, CrowdMarks, Mark
 from edge.crowds import MANY, TOGETHER, Crowds
 from edge.directory import Directory
 from edge.encoding import BinaryEncoding, JsonEncoding
 from edge.fan_out import CROWD_SLICE, MAX_CROWD
 from edge.frame_reader import FrameReader
-from edge.link_queue import LinkQueue
+from edge.link_queue import CHAT_TURNS, CROWD_TURNS, LinkQueue
 from edge.metrics import EdgeMetrics
 from edge.outbox import CHAT, PRESENCE
 from edge.packet import Live, Packet
 from edge.rules import Rules
 from edge.settings import EdgeSettings
+from edge.waiting_marks import Mark, WaitingMarks
 from edge.websocket import WebSocketConnection
 from edge.wire import pack
 from mesh.credentials import Identity
@@ -268,25 +268,25 @@ def mark(seq: int, read: int = 0) -> Mark:
 
 
 def test_marks_of_a_crowd_leave_evenly_the_oldest_first_and_the_newest_counts() -> None:
-    marks = CrowdMarks()
+    marks = WaitingMarks(turns=20, few=20)
     for number in range(5_000):
         marks.add((number, "a"), mark(1))
     for number in range(5_000):
         marks.add((number, "a"), mark(2, read=1))
     first = marks.turn()
-    assert list(first) == [(number, "a") for number in range(5_000 // TURNS)]
+    assert list(first) == [(number, "a") for number in range(250)]
     assert all((one.delivered_seq, one.read_seq) == (2, 1) for one in first.values())
     turns = 1
     while marks.turn():
         turns += 1
-    assert turns < 4 * TURNS
+    assert turns < 80
 
 
 def test_few_marks_leave_at_once() -> None:
-    marks = CrowdMarks()
-    for number in range(FEW):
+    marks = WaitingMarks(turns=8, few=24)
+    for number in range(24):
         marks.add((number, "a"), mark(1))
-    assert len(marks.turn()) == FEW
+    assert len(marks.turn()) == 24
     assert len(marks) == 0
 
 
@@ -295,18 +295,28 @@ def test_others_marks_do_not_wait_behind_a_crowds_and_all_go_when_the_edge_stops
     for number in range(5_000):
         queue.mark((number, "a"), mark(1), crowd=True)
     queue.mark((9_999, "d"), Mark(conversation_id="d", delivered_seq=1))
-    queue.release_marks()
+    assert queue.release_marks() == 0
     request = queue.take()
     assert request is not None
-    assert "d" in {one.conversation_id for one in request.batch.receipts}
-    assert len(request.batch.receipts) == 1 + 5_000 // TURNS
-    assert queue.marks_wait
-    queue.release_marks(everything=True)
+    assert [one.conversation_id for one in request.batch.receipts] == ["d"]
+    assert queue.release_marks(crowds=True) == 5_000 - 5_000 // CROWD_TURNS
+    queue.mark((9_999, "d"), Mark(conversation_id="d", delivered_seq=2))
+    queue.release_all_marks()
     sent = 0
     while (request := queue.take()) is not None:
         sent += len(request.batch.receipts)
-    assert sent == 5_000 - 5_000 // TURNS
-    assert not queue.marks_wait
+    assert sent == 5_000 + 1
+    assert queue.release_marks() == queue.release_marks(crowds=True) == 0
+
+
+def test_of_many_chats_marks_a_share_leaves_at_a_time() -> None:
+    queue = LinkQueue(500, 100_000)
+    for number in range(400):
+        queue.mark((number, "d"), Mark(conversation_id=f"d{number}", delivered_seq=1))
+    assert queue.release_marks() == 400 - 400 // CHAT_TURNS
+    request = queue.take()
+    assert request is not None
+    assert [one.conversation_id for one in request.batch.receipts] == [f"d{number}" for number in range(400 // CHAT_TURNS)]
 
 
 def test_marks_of_a_crowd_survive_their_link_and_are_bounded() -> None:

@@ -214,6 +214,30 @@ async def test_the_first_goes_at_once_and_those_that_follow_go_together() -> Non
     assert went[1] - went[0] >= 0.05
 
 
+async def test_what_is_enough_goes_sooner() -> None:
+    went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
+
+    def go() -> None:
+        went.append(loop.time())
+        opened.set()
+
+    pace = Pace(60.0, go, enough=10, soonest=0.05)
+    pace.gathered()
+    await asyncio.wait_for(opened.wait(), WAIT)
+    opened.clear()
+    pace.gathered(9)
+    await asyncio.sleep(0.1)
+    assert not opened.is_set(), "it waits for more"
+    pace.gathered(5)
+    await asyncio.wait_for(opened.wait(), WAIT)
+    for count in (2, 20):  # however much it is, and however it comes
+        opened.clear()
+        pace.gathered(count)
+    await asyncio.wait_for(opened.wait(), WAIT)
+    assert went[2] - went[1] >= 0.05
+    assert len(went) == 3
+
+
 async def test_in_a_rush_more_is_gathered() -> None:
     went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
 

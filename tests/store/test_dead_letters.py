@@ -35,9 +35,10 @@ def marks(chat: str, ordinal: int, **reached: int) -> pb.DeadLetter:
     return pb.DeadLetter(kind=MARKS, subject=f"{chat}/{ordinal}/phone", payload=payload, reason="INTERNAL", attempts=3)
 
 
-async def put(store: StoreClient, *letters: pb.DeadLetter) -> list[str]:
+async def put(store: StoreClient, *letters: pb.DeadLetter, of_replay: bool = False) -> list[str]:
     """Keep these; gives their ids."""
-    return list((await store.letters.PutDeadLetters(pb.PutDeadLettersRequest(dead_letters=letters))).dead_letter_ids)
+    request = pb.PutDeadLettersRequest(dead_letters=letters, of_replay=of_replay)
+    return list((await store.letters.PutDeadLetters(request)).dead_letter_ids)
 
 
 async def listed(store: StoreClient, **which: Any) -> list[pb.DeadLetter]:
@@ -162,7 +163,9 @@ async def test_entries_to_be_told_again_wait_for_a_router(store: StoreClient) ->
     await replay(store, one)
     [waiting] = await listed(store, kind=DISPATCH, replaying=True)
     assert (waiting.dead_letter_id, waiting.replaying) == (one, True)
-    await put(store, dispatch(1, 4, 4))
+    await put(store, dispatch(1, 3, 3))
+    assert len(await listed(store, replaying=True)) == 1, "who put it began before"
+    await put(store, dispatch(1, 4, 4), of_replay=True)
     assert await listed(store, replaying=True) == []
     await discard(store, one, update_time=waiting.update_time)
     assert (await get(store, one)).to_seq == 4, "what failed since is kept"
@@ -206,6 +209,6 @@ async def test_marks_of_who_left_stay_with_the_reason(store: StoreClient) -> Non
 
 def test_a_put_is_always_later_than_the_one_before() -> None:
     first = DeadLetter(Kind.DISPATCH, "x", "R", "d", 1, from_seq=2, to_seq=2).put("dl", 100)
-    second = first.united(first, b"", 50)
+    second = first.united(first, b"", 50, of_replay=True)
     assert (second.created_at, second.updated_at) == (100, 101)
     assert second.failed_again("R", "d", 60).updated_at == 102

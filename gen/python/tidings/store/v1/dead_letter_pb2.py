@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tidings/store/v1/dead_letter.proto\x12\x10tidings.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x03\n\nDeadLetter\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32 .tidings.store.v1.DeadLetterKindR\x04kind\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x06 \x01(\tR\x06\x64\x65tail\x12\x1a\n\x08\x61ttempts\x18\x07 \x01(\rR\x08\x61ttempts\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x19\n\x08\x66rom_seq\x18\n \x01(\x04R\x07\x66romSeq\x12\x15\n\x06to_seq\x18\x0b \x01(\x04R\x05toSeq\x12\x1c\n\treplaying\x18\x0c \x01(\x08R\treplaying\"X\n\x15PutDeadLettersRequest\x12?\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\"@\n\x16PutDeadLettersResponse\x12&\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\tR\rdeadLetterIds\"\xa8\x01\n\x16ListDeadLettersRequest\x12\x34\n\x04kind\x18\x01 \x01(\x0e\x32 .tidings.store.v1.DeadLetterKindR\x04kind\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1c\n\treplaying\x18\x04 \x01(\x08R\treplaying\"\x82\x01\n\x17ListDeadLettersResponse\x12?\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x14GetDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\"V\n\x15GetDeadLetterResponse\x12=\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\ndeadLetter\"?\n\x17ReplayDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\"\x1a\n\x18ReplayDeadLetterResponse\"}\n\x18\x44iscardDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\x12;\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\x1b\n\x19\x44iscardDeadLetterResponse*\x90\x01\n\x0e\x44\x65\x61\x64LetterKind\x12 \n\x1c\x44\x45\x41\x44_LETTER_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_KIND_DISPATCH\x10\x01\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_KIND_MARKS\x10\x02\x12!\n\x1d\x44\x45\x41\x44_LETTER_KIND_NOTIFICATION\x10\x03\x32\x9b\x04\n\x11\x44\x65\x61\x64LetterService\x12\x63\n\x0ePutDeadLetters\x12\'.tidings.store.v1.PutDeadLettersRequest\x1a(.tidings.store.v1.PutDeadLettersResponse\x12\x66\n\x0fListDeadLetters\x12(.tidings.store.v1.ListDeadLettersRequest\x1a).tidings.store.v1.ListDeadLettersResponse\x12`\n\rGetDeadLetter\x12&.tidings.store.v1.GetDeadLetterRequest\x1a\'.tidings.store.v1.GetDeadLetterResponse\x12i\n\x10ReplayDeadLetter\x12).tidings.store.v1.ReplayDeadLetterRequest\x1a*.tidings.store.v1.ReplayDeadLetterResponse\x12l\n\x11\x44iscardDeadLetter\x12*.tidings.store.v1.DiscardDeadLetterRequest\x1a+.tidings.store.v1.DiscardDeadLetterResponseB\xbe\x01\n\x18\x65xample.tidings.store.v1B\x0f\x44\x65\x61\x64LetterProtoP\x01Z/tidings.example/gen/go/tidings/store/v1;storev1\xa2\x02\x03TSX\xaa\x02\x10Tidings.Store.V1\xca\x02\x10Tidings\\Store\\V1\xe2\x02\x1cTidings\\Store\\V1\\GPBMetadata\xea\x02\x12Tidings::Store::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tidings/store/v1/dead_letter.proto\x12\x10tidings.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x03\n\nDeadLetter\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32 .tidings.store.v1.DeadLetterKindR\x04kind\x12\x18\n\x07subject\x18\x03 \x01(\tR\x07subject\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x06 \x01(\tR\x06\x64\x65tail\x12\x1a\n\x08\x61ttempts\x18\x07 \x01(\rR\x08\x61ttempts\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x19\n\x08\x66rom_seq\x18\n \x01(\x04R\x07\x66romSeq\x12\x15\n\x06to_seq\x18\x0b \x01(\x04R\x05toSeq\x12\x1c\n\treplaying\x18\x0c \x01(\x08R\treplaying\"u\n\x15PutDeadLettersRequest\x12?\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12\x1b\n\tof_replay\x18\x02 \x01(\x08R\x08ofReplay\"@\n\x16PutDeadLettersResponse\x12&\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\tR\rdeadLetterIds\"\xa8\x01\n\x16ListDeadLettersRequest\x12\x34\n\x04kind\x18\x01 \x01(\x0e\x32 .tidings.store.v1.DeadLetterKindR\x04kind\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1c\n\treplaying\x18\x04 \x01(\x08R\treplaying\"\x82\x01\n\x17ListDeadLettersResponse\x12?\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x14GetDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\"V\n\x15GetDeadLetterResponse\x12=\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1c.tidings.store.v1.DeadLetterR\ndeadLetter\"?\n\x17ReplayDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\"\x1a\n\x18ReplayDeadLetterResponse\"}\n\x18\x44iscardDeadLetterRequest\x12$\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\tR\x0c\x64\x65\x61\x64LetterId\x12;\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\x1b\n\x19\x44iscardDeadLetterResponse*\x90\x01\n\x0e\x44\x65\x61\x64LetterKind\x12 \n\x1c\x44\x45\x41\x44_LETTER_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_KIND_DISPATCH\x10\x01\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_KIND_MARKS\x10\x02\x12!\n\x1d\x44\x45\x41\x44_LETTER_KIND_NOTIFICATION\x10\x03\x32\x9b\x04\n\x11\x44\x65\x61\x64LetterService\x12\x63\n\x0ePutDeadLetters\x12\'.tidings.store.v1.PutDeadLettersRequest\x1a(.tidings.store.v1.PutDeadLettersResponse\x12\x66\n\x0fListDeadLetters\x12(.tidings.store.v1.ListDeadLettersRequest\x1a).tidings.store.v1.ListDeadLettersResponse\x12`\n\rGetDeadLetter\x12&.tidings.store.v1.GetDeadLetterRequest\x1a\'.tidings.store.v1.GetDeadLetterResponse\x12i\n\x10ReplayDeadLetter\x12).tidings.store.v1.ReplayDeadLetterRequest\x1a*.tidings.store.v1.ReplayDeadLetterResponse\x12l\n\x11\x44iscardDeadLetter\x12*.tidings.store.v1.DiscardDeadLetterRequest\x1a+.tidings.store.v1.DiscardDeadLetterResponseB\xbe\x01\n\x18\x65xample.tidings.store.v1B\x0f\x44\x65\x61\x64LetterProtoP\x01Z/tidings.example/gen/go/tidings/store/v1;storev1\xa2\x02\x03TSX\xaa\x02\x10Tidings.Store.V1\xca\x02\x10Tidings\\Store\\V1\xe2\x02\x1cTidings\\Store\\V1\\GPBMetadata\xea\x02\x12Tidings::Store::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.store.v1.dead_lette
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030example.tidings.store.v1B\017DeadLetterProtoP\001Z/tidings.example/gen/go/tidings/store/v1;storev1\242\002\003TSX\252\002\020Tidings.Store.V1\312\002\020Tidings\\Store\\V1\342\002\034Tidings\\Store\\V1\\GPBMetadata\352\002\022Tidings::Store::V1'
-  _globals['_DEADLETTERKIND']._serialized_start=1386
-  _globals['_DEADLETTERKIND']._serialized_end=1530
+  _globals['_DEADLETTERKIND']._serialized_start=1415
+  _globals['_DEADLETTERKIND']._serialized_end=1559
   _globals['_DEADLETTER']._serialized_start=90
   _globals['_DEADLETTER']._serialized_end=524
   _globals['_PUTDEADLETTERSREQUEST']._serialized_start=526
-  _globals['_PUTDEADLETTERSREQUEST']._serialized_end=614
-  _globals['_PUTDEADLETTERSRESPONSE']._serialized_start=616
-  _globals['_PUTDEADLETTERSRESPONSE']._serialized_end=680
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=683
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=851
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=854
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=984
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=986
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=1046
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1048
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1134
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=1136
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=1199
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=1201
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=1227
-  _globals['_DISCARDDEADLETTERREQUEST']._serialized_start=1229
-  _globals['_DISCARDDEADLETTERREQUEST']._serialized_end=1354
-  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_start=1356
-  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_end=1383
-  _globals['_DEADLETTERSERVICE']._serialized_start=1533
-  _globals['_DEADLETTERSERVICE']._serialized_end=2072
+  _globals['_PUTDEADLETTERSREQUEST']._serialized_end=643
+  _globals['_PUTDEADLETTERSRESPONSE']._serialized_start=645
+  _globals['_PUTDEADLETTERSRESPONSE']._serialized_end=709
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=712
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=880
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=883
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1013
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1015
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=1075
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1077
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1163
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=1165
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=1228
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=1230
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=1256
+  _globals['_DISCARDDEADLETTERREQUEST']._serialized_start=1258
+  _globals['_DISCARDDEADLETTERREQUEST']._serialized_end=1383
+  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_start=1385
+  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_end=1412
+  _globals['_DEADLETTERSERVICE']._serialized_start=1562
+  _globals['_DEADLETTERSERVICE']._serialized_end=2101
 # @@protoc_insertion_point(module_scope)

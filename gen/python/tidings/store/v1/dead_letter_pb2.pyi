@@ -141,6 +141,11 @@ class PutDeadLettersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    OF_REPLAY_FIELD_NUMBER: _builtins.int
+    of_replay: _builtins.bool
+    """What failed was the replay that was asked for: they are `replaying` no more. Else one that is to be replayed still is, for who
+    puts it may have begun before.
+    """
     @_builtins.property
     def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
         """1 to 1,000; `dead_letter_id`, the times and `replaying` are the store's to give. Not of notifications, which the store puts aside
@@ -151,10 +156,11 @@ class PutDeadLettersRequest(_message.Message):
         self,
         *,
         dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        of_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "of_replay", b"of_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,7 @@
-"""Marks in large conversations, which would come by the thousand for every message: they wait their turn, and a newer one takes the
-place of an older. Pure.
+"""Marks that wait their turn to leave for a router, where a newer one takes the place of an older. Pure.
 
-Each turn lets go a share of what waits, the oldest first: so they leave evenly, each within about `TURNS` turns, however many there
-are, and nobody else's marks wait behind a flood of them.
+Each turn lets go a share of what waits, the oldest first: so they leave evenly, each within about as many turns as there are
+shares. A hundred at once would keep every hop behind from messages for as long as several of those need.
 """
 
 from itertools import islice
@@ -12,14 +11,19 @@ from tidings.router.v1 import link_pb2
 Mark = link_pb2.ReceiptDelta
 MarkKey = tuple[int, str]
 """Session number and conversation."""
-TURNS = 20
-FEW = 20  # marks of one turn that are no flood
 
 
-class CrowdMarks:
-    """Marks of all sessions in large conversations. Bounded by whoever fills it."""
+class WaitingMarks:
+    """See above. Bounded by whoever fills it.
 
-    def __init__(self) -> None:
+    Args:
+        turns: how many shares there are.
+        few: so many go in one turn however small their share.
+    """
+
+    def __init__(self, turns: int, few: int) -> None:
+        self._turns = turns
+        self._few = few
         self._waiting: dict[MarkKey, Mark] = {}  # the oldest first
 
     def __len__(self) -> int:
@@ -35,7 +39,7 @@ class CrowdMarks:
 
     def turn(self) -> dict[MarkKey, Mark]:
         """Those that may go now."""
-        count = max(FEW, -(-len(self._waiting) // TURNS))
+        count = max(self._few, -(-len(self._waiting) // self._turns))
         return {key: self._waiting.pop(key) for key in list(islice(self._waiting, count))}
 
     def all(self) -> dict[MarkKey, Mark]:
