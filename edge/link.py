@@ -28,6 +28,9 @@ from tidings.router.v1 import link_pb2, link_pb2_grpc
 MAX_BATCH = 500  # envelopes of 16 KiB stay below gRPC's 16 MiB
 MAX_MARKS = 100_000  # of all sessions, waiting for one router
 GO_LIVE_SECONDS = 5.0  # from opening the stream to the router having acted on the snapshot
+# A lone send goes at once. When many come, those of a millisecond go together: one that must wait for a core wins more than that.
+SENDS_RUSH_SECONDS = 0.001
+SENDS_RUSH = 2_000.0  # sends a second that are many
 # Every mark costs a transaction of its own when it goes alone, and a receipt may be this late. Some together cost little more than
 # one; but a hundred keep messages waiting, so when there are many they go more often.
 MARKS_SECONDS, MARKS_SOONEST_SECONDS = 0.05, 0.0125
@@ -86,6 +89,7 @@ class Link:
         self._left = False  # the last request did not take all that was asked
         self._pulse = Pulse()
         self._acknowledge_due: asyncio.TimerHandle | None = None
+        self._sends = Pace(0.0, self.wake, SENDS_RUSH_SECONDS, SENDS_RUSH)
         self._marks = Pace(MARKS_SECONDS, self._send_marks, enough=CHAT_FEW, soonest=MARKS_SOONEST_SECONDS)
         self._crowd_marks = Pace(CROWD_SECONDS, self._send_crowd_marks, CROWD_RUSH_SECONDS, CROWD_RUSH)
         self._acks = Pace(NOTIFICATION_ACKS_SECONDS, self._send_acks)
@@ -99,6 +103,10 @@ class Link:
     def wake(self) -> None:
         """Something was queued."""
         self._wake.set()
+
+    def wake_for_sends(self) -> None:
+        """An envelope of a running session was queued: in a rush, paced too."""
+        self._sends.gathered()
 
     def wake_for_sessions(self) -> None:
         """Something about a session's beginning or end was queued: paced as marks are."""
@@ -145,6 +153,7 @@ class Link:
             call.cancel()
             if self._acknowledge_due is not None:
                 self._acknowledge_due.cancel()
+            self._sends.cancel()
             self._marks.cancel()
             self._crowd_marks.cancel()
             self._acks.cancel()

@@ -313,7 +313,7 @@ class Switchboard:
         if envelope.WhichOneof("body") in _OPENING:
             link.wake_for_sessions()
         else:
-            link.wake()
+            link.wake_for_sends()
 
     def _mark(self, key: MarkKey, mark: Mark) -> None:
         owner = self._routes.owner(key[1])

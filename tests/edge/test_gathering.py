@@ -58,3 +58,21 @@ async def test_sessions_that_begin_together_share_requests(start: Start, monkeyp
     assert len(asked) <= 3 + turns + turns * link.SESSIONS_SECONDS / link.ACKNOWLEDGE_SECONDS, (
         "acknowledgements take along what is there"
     )
+
+
+async def test_in_a_rush_sends_share_requests_and_a_lone_one_goes_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "SENDS_RUSH", 100.0)
+    monkeypatch.setattr(link, "SENDS_RUSH_SECONDS", 0.1)
+    edge = await start()
+    alice = await edge.online("alice")
+    before = len(edge.router.requests)
+    await alice.send("bob", "text", "lone")
+    await alice.until("message_stored")
+    for number in range(99):
+        await alice.send("bob", "text", f"m{number}")
+        await asyncio.sleep(0.002)
+    for _ in range(99):
+        await alice.until("message_stored")
+    asked = [len(request.batch.envelopes) for request in edge.router.requests[before:] if request.batch.envelopes]
+    assert (asked[0], sum(asked)) == (1, 100)
+    assert len(asked) < 50, "a tenth of a second's worth go together"
