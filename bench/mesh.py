@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.servers import free_port, process_wait, run_etcd, run_postgres
+from bench.servers import free_port, process_wait, run_etcd, run_postgres, until_ready
 from mesh.credentials import mint_token
 
 START_SECONDS = 30.0
@@ -93,13 +93,7 @@ def one_process(seed: Seed | None = None, environment: Mapping[str, str] | None 
 
 
 def _await_run_file(path: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    until = time.monotonic() + START_SECONDS
-    while not path.exists():
-        if process.poll() is not None:
-            raise RuntimeError("the mesh ended before it served: its log is above")
-        if time.monotonic() > until:
-            raise TimeoutError(f"the mesh did not serve in {START_SECONDS:.0f} s")
-        time.sleep(0.05)
+    until_ready(process, path.exists, "the mesh, whose log is above,")
     running: dict[str, Any] = json.loads(path.read_text())
     return running
 
@@ -129,7 +123,7 @@ def fleet(
             seed(database)
         registry, keys = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets()
         ports = {service: free_port() for service in SERVICES}
-        listening = []
+        started: list[tuple[subprocess.Popen[bytes], int, str]] = []
         for service, name in _processes(counts or {}):
             port = ports[service] if name == service else free_port()
             flags = [*_flags(service, port), "--registry", registry, "--log-level", "warning"]
@@ -137,9 +131,10 @@ def fleet(
             given = {**(environment or {}), **_environment(service, database, keys)}
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
             pids[name] = process.pid
-            listening.append(port)
-        for port in listening:  # a router that came later would have sessions synced again, and what is not acknowledged told twice
-            _await(partial(_knock, port), f"nothing listens at port {port}")
+            started.append((process, port, name))
+        # A router that came later would have sessions synced again, and what is not acknowledged told twice.
+        for process, port, name in started:
+            until_ready(process, partial(_listens, port), name)
         settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
         target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
@@ -196,22 +191,21 @@ def edge_for(target: Target, user_id: str) -> str:
         return str(json.load(answer)["url"])
 
 
-def _knock(port: int) -> None:
-    socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _await_ticket(target: Target) -> None:
-    _await(lambda: edge_for(target, "bench-first"), "the mesh gives no ticket")
-
-
-def _await(reach: Callable[[], object], failed: str) -> None:
-    """Try until it is reached."""
     until = time.monotonic() + START_SECONDS
     while True:
         try:
-            reach()
+            edge_for(target, "bench-first")
             return
         except OSError as error:
             if time.monotonic() > until:
-                raise TimeoutError(f"{failed} after {START_SECONDS:.0f} s: {error}") from error
+                raise TimeoutError(f"the mesh gave no ticket in {START_SECONDS:.0f} s: {error}") from error
             time.sleep(0.1)

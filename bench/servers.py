@@ -56,7 +56,7 @@ class PostgresServer:
         """Start, and wait until it answers."""
         command = _as_postgres(_postgres_command(self, durable=self._durable))
         self._process = process = _start(command, self.folder)
-        _await(process, lambda: _connects(self.url()), "postgres")
+        until_ready(process, lambda: _connects(self.url()), "postgres")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop: SIGINT ends the sessions and then the server, SIGQUIT everything at once, and the next start recovers.
@@ -155,7 +155,7 @@ class EtcdServer:
     def await_healthy(self) -> None:
         """Wait until it answers."""
         if self._process is not None:
-            _await(self._process, lambda: _healthy(f"http://{self.endpoint}/health"), "etcd")
+            until_ready(self._process, lambda: _healthy(f"http://{self.endpoint}/health"), "etcd")
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal, for example SIGSTOP."""
@@ -238,7 +238,7 @@ class RedisServer:
         """Start, and wait until it answers."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._process = _start([*command, "--dir", str(self.folder)], self.folder)
-        _await(self._process, self._answers, "redis-server")
+        until_ready(self._process, self._answers, "redis-server")
 
     def flush(self) -> None:
         """FLUSHALL."""
@@ -298,6 +298,22 @@ def process_wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         return
 
 
+def until_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], name: str) -> None:
+    """Wait for a process that was started.
+
+    Raises:
+        RuntimeError: it ended.
+        TimeoutError: it isn't ready in time.
+    """
+    for _ in range(int(START_SECONDS / _POLL_SECONDS)):
+        if ready():
+            return
+        process_wait(process, _POLL_SECONDS)
+        if process.returncode is not None:
+            raise RuntimeError(f"{name} ended at once with status {process.returncode}")
+    raise TimeoutError(f"{name} did not start")
+
+
 def _kill_family(process: subprocess.Popen[bytes]) -> None:
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for one in reversed(family):  # the parent first, that it starts no more
@@ -313,16 +329,6 @@ def _runs(process: "subprocess.Popen[bytes] | None") -> bool:
 def _start(command: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)  # noqa: S603
-
-
-def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], name: str) -> None:
-    for _ in range(int(START_SECONDS / _POLL_SECONDS)):
-        if ready():
-            return
-        process_wait(process, _POLL_SECONDS)
-        if process.returncode is not None:
-            raise RuntimeError(f"{name} ended at once with status {process.returncode}")
-    raise TimeoutError(f"{name} did not start")
 
 
 def _connects(url: str) -> bool:

@@ -109,16 +109,16 @@ class Link:
         self._sends.gathered()
 
     def wake_for_sessions(self) -> None:
-        """Something about a session's beginning or end was queued: paced as marks are."""
+        """Something of a session's beginning or end was queued: the first goes at once, those that follow it closely together."""
         self._sessions.gathered()
 
     def mark(self, key: MarkKey, mark: Mark, *, crowd: bool) -> None:
-        """See LinkQueue. Paced: the first goes at once, those that follow it closely go together."""
+        """See LinkQueue. Paced likewise."""
         self.queue.mark(key, mark, crowd=crowd)
         (self._crowd_marks if crowd else self._marks).gathered()
 
     def acknowledge(self, notification_id: str, users: BitMap, stray: bool) -> int:
-        """See AckLink. Paced as marks are."""
+        """See AckLink. Paced likewise."""
         self._acks.gathered()
         return self.queue.acks.add(notification_id, users, stray)
 

@@ -42,10 +42,9 @@ class LinkQueue:
         self._told = 0
         self._online: dict[int, bool] = {}
         self._closed_sessions: deque[tuple[int, int]] = deque()  # with how many questions had been said
-        self._marks: dict[MarkKey, Mark] = {}
+        self._marks: dict[MarkKey, Mark] = {}  # released
         self._chats = WaitingMarks(CHAT_TURNS, CHAT_FEW)
         self._crowds = WaitingMarks(CROWD_TURNS, CROWD_FEW)
-        self._marks_due = False
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []
         self._last_barriers: list[Callable[[], None]] = []
@@ -112,7 +111,7 @@ class LinkQueue:
 
     def take(self) -> link_pb2.LinkRequest | None:
         """All that queued up, as the next request; None when there is nothing to say."""
-        marks = self._take_marks() if self._marks_due else {}
+        marks = self._take_marks()
         closed = self._take_closed()
         barriers = self._new_barriers or self._last_barriers
         if not (self.envelopes.ready or self._online or marks or closed or barriers or self.acks.due):
@@ -137,7 +136,7 @@ class LinkQueue:
     def more(self) -> bool:
         """After `take`: whether what is to go did not fit into one request."""
         closed = bool(self._closed_sessions) and self._closed_sessions[0][1] <= self.envelopes.questions.taken
-        return self.envelopes.ready or self._marks_due or self.acks.due or closed
+        return self.envelopes.ready or bool(self._marks) or self.acks.due or closed
 
     def acknowledgement(self) -> link_pb2.LinkRequest | None:
         """A request that only tells how far the router's batches were acted on; None when it knows."""
@@ -184,14 +183,13 @@ class LinkQueue:
     def _release(self, marks: dict[MarkKey, Mark]) -> None:
         for key, mark in marks.items():
             merge(self._marks, key, mark)
-        self._marks_due = self._marks_due or bool(self._marks)
 
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence
 
     def _take_barriers(self) -> None:
-        if not (self._marks_due or self.acks.due):
+        if not (self._marks or self.acks.due):
             self._new_barriers += self._last_barriers
             self._last_barriers = []
         if self._new_barriers:
@@ -205,6 +203,6 @@ class LinkQueue:
 
     def _take_marks(self) -> dict[MarkKey, Mark]:
         if len(self._marks) <= self._max_batch:
-            taken, self._marks, self._marks_due = self._marks, {}, False
+            taken, self._marks = self._marks, {}
             return taken
         return {key: self._marks.pop(key) for key in list(self._marks)[: self._max_batch]}

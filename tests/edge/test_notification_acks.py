@@ -1,7 +1,5 @@
 """Acknowledgements of notifications by themselves: gathered, kept until acted on, bounded, and brought to the right router."""
 
-import asyncio
-
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pyroaring import BitMap
@@ -9,9 +7,7 @@ from pyroaring import BitMap
 from edge.ack_routes import MAX_SENDERS, AckRoutes
 from edge.link_queue import LinkQueue
 from edge.notification_acks import MAX_NOTIFICATIONS, NotificationAcks
-from edge.pace import Pace
 from mesh.naming import new_notification_id, owner
-from tests.edge.conftest import WAIT
 
 Pairs = set[tuple[str, int]]
 IDS = ["na", "nb", "nc", "nd", "ne"]
@@ -195,67 +191,3 @@ def test_the_oldest_sender_is_forgotten() -> None:
     holders = {notification_id: router for router, link in links.items() for notification_id in link.has()}
     assert holders[ids[0]] == owner(ids[0], links)
     assert holders[ids[1]] != owner(ids[1], links)
-
-
-async def test_the_first_goes_at_once_and_those_that_follow_go_together() -> None:
-    went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
-
-    def go() -> None:
-        went.append(loop.time())
-        opened.set()
-
-    pace = Pace(0.05, go)
-    for _ in range(2):
-        opened.clear()
-        for _ in range(3):
-            pace.gathered()
-        await asyncio.wait_for(opened.wait(), WAIT)
-    assert len(went) == 2
-    assert went[1] - went[0] >= 0.05
-
-
-async def test_what_is_enough_goes_sooner() -> None:
-    went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
-
-    def go() -> None:
-        went.append(loop.time())
-        opened.set()
-
-    pace = Pace(60.0, go, enough=10, soonest=0.05)
-    pace.gathered()
-    await asyncio.wait_for(opened.wait(), WAIT)
-    opened.clear()
-    pace.gathered(9)
-    await asyncio.sleep(0.1)
-    assert not opened.is_set(), "it waits for more"
-    pace.gathered(5)
-    await asyncio.wait_for(opened.wait(), WAIT)
-    for count in (2, 20):  # however much it is, and however it comes
-        opened.clear()
-        pace.gathered(count)
-    await asyncio.wait_for(opened.wait(), WAIT)
-    assert went[2] - went[1] >= 0.05
-    assert len(went) == 3
-
-
-async def test_in_a_rush_more_is_gathered() -> None:
-    went, opened, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
-
-    def go() -> None:
-        went.append(loop.time())
-        opened.set()
-
-    pace = Pace(0.01, go, longest=0.2, rush=100.0)
-    for _ in range(3):
-        opened.clear()
-        for _ in range(10):
-            pace.gathered()
-        await asyncio.wait_for(opened.wait(), WAIT)
-    assert went[1] - went[0] >= 0.1, "ten are as many as come in a tenth of a second"
-    opened.clear()
-    pace.gathered()
-    await asyncio.wait_for(opened.wait(), WAIT)
-    opened.clear()
-    pace.gathered()
-    await asyncio.wait_for(opened.wait(), WAIT)
-    assert went[4] - went[3] < 0.1, "it is over"
