@@ -18,7 +18,7 @@ from cli.place import Place, Running
 from cli.plan import Plan, assign, check, reachable, sqlite_url
 from cli.welcome import welcome
 from mesh import errors
-from mesh.process import stop_signal
+from mesh.process import runner, stop_signal
 from mesh.telemetry import configure_logging
 from tidings.common.v1.instance_pb2 import Instance
 
@@ -153,8 +153,8 @@ def up(
         )
         asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
-        with asyncio.Runner() as runner, _explained():
-            runner.run(_run(place, plan))
+        with runner() as loop, _explained():
+            loop.run(_run(place, plan))
 
 
 async def _check_servers(plan: Plan) -> None:

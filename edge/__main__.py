@@ -2,8 +2,6 @@
 
 import resource
 
-import uvloop
-
 import mesh.engine  # noqa: F401  first: it chooses gRPC's engine
 from edge.serve import serve
 from edge.settings import EdgeSettings
@@ -13,7 +11,6 @@ from mesh import process
 def main() -> None:
     """Run an edge."""
     _allow_many_sockets()
-    uvloop.install()  # here, for a process's main chooses the loop
     process.run("edge", EdgeSettings.from_command_line(), serve)
 
 

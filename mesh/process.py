@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, TypeVar
 
 import structlog
+import uvloop
 from aiohttp import web
 
 from mesh.etcd_registry import EtcdRegistry
@@ -29,7 +30,13 @@ def run(service: str, settings: S, serve: Serve[S]) -> None:
     """Run one service in this process until SIGTERM or SIGINT."""
     configure_logging(service, settings.log_level, as_json=settings.log_json)
     interrupt_nobody()
-    asyncio.run(_main(service, settings, serve))
+    with runner() as loop:
+        loop.run(_main(service, settings, serve))
+
+
+def runner() -> asyncio.Runner:
+    """What services run in (docs/adr/0006)."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
 def interrupt_nobody() -> None:
