@@ -73,19 +73,19 @@ class PostgresLine:
 
     Args:
         conninfo: a libpq connection string or URL.
-        routine: what it runs.
+        routines: what it runs.
     """
 
-    def __init__(self, conninfo: str, routine: Routine) -> None:
+    def __init__(self, conninfo: str, *routines: Routine) -> None:
         self._conninfo = conninfo
-        self._routine = routine
-        self._calling = routine.calling
+        self._callings = {routine.name: routine.calling for routine in routines}
+        self._routines = routines
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._cursor: AsyncCursor[tuple[Any, ...]] | None = None
         self._planned_at = 0.0
 
     async def open(self) -> None:
-        """Open the connection and make the routine before anybody waits for it; a fault that may pass is left for `run` to meet.
+        """Open the connection and make the routines before anybody waits for it; a fault that may pass is left for `run` to meet.
 
         Raises:
             psycopg.Error: it will never be possible, for instance because the role may not make temporary functions.
@@ -93,8 +93,8 @@ class PostgresLine:
         with suppress(PassingError), passing_faults():
             await self._open()
 
-    async def run(self, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Run the routine; gives its rows once they are durable.
+    async def run(self, routine: Routine, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run one of its routines; gives its rows once they are durable.
 
         Raises:
             PassingError: the connection was lost or could not be made, or another transaction was in the way.
@@ -104,7 +104,7 @@ class PostgresLine:
         with passing_faults():
             try:
                 await self._plan_again(cursor)
-                await cursor.execute(self._calling, values, prepare=True)
+                await cursor.execute(self._callings[routine.name], values, prepare=True)
                 return await cursor.fetchall()
             except BaseException:
                 # Whatever happened, cancellation included, the next call begins on a connection that has nothing under way.
@@ -140,7 +140,8 @@ class PostgresLine:
             **LIVELINESS,
         )
         try:
-            await connection.execute(self._routine.making)
+            for routine in self._routines:
+                await connection.execute(routine.making)
         except BaseException:
             await connection.close()
             raise

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, LiteralString
 
 from sqlalchemy import URL
 
@@ -19,20 +19,26 @@ from store.postgres_database import PostgresDatabase
 from store.postgres_line import PostgresLine, Routine
 from store.retrying import passing_faults, retrying
 
-# Seqs are counted over the accepted drafts of a conversation, in the order given. The first of repeats within the batch is
-# accepted; the others are answered from it afterwards.
-_APPEND = Routine(
-    "append_messages",
-    {"asked_at": "bigint", "names": "text[]", "senders": "bigint[]", "sender_msg_ids": "text[]", "bodies": "bytea[]"},
-    lock="1 FROM conversations WHERE conversation_id = ANY(names) ORDER BY conversation_id FOR UPDATE",
-    work="""
-WITH judged AS MATERIALIZED (
+
+def _append(name: LiteralString, first: LiteralString, place: LiteralString, ends: LiteralString) -> Routine:
+    """What stores drafts.
+
+    Args:
+        first: of drafts that are alike, the one to accept.
+        place: of an accepted draft among those of its conversation, from 1.
+        ends: the conversations with their last seq and time, from what is placed.
+    """
+    return Routine(
+        name,
+        {"asked_at": "bigint", "names": "text[]", "senders": "bigint[]", "sender_msg_ids": "text[]", "bodies": "bytea[]"},
+        lock="1 FROM conversations WHERE conversation_id = ANY(names) ORDER BY conversation_id FOR UPDATE",
+        work=f"""
+WITH judged AS (
   SELECT
     drafts.*, conversations.last_seq, conversations.membership_version,
     members.user_ordinal IS NOT NULL AS is_member, stored.seq AS stored_seq, stored.stored_at,
     greatest(asked_at, conversations.last_entry_at) AS now,
-    members.user_ordinal IS NOT NULL AND stored.seq IS NULL
-      AND 1 = row_number() OVER (PARTITION BY drafts.conversation_id, sender, drafts.client_msg_id ORDER BY n) AS accepted
+    members.user_ordinal IS NOT NULL AND stored.seq IS NULL AND {first} AS accepted
   FROM unnest(names, senders, sender_msg_ids, bodies)
     WITH ORDINALITY AS drafts (conversation_id, sender, client_msg_id, body, n)
   LEFT JOIN conversations ON conversations.conversation_id = drafts.conversation_id
@@ -41,20 +47,31 @@ WITH judged AS MATERIALIZED (
     ON stored.conversation_id = drafts.conversation_id
     AND stored.sender_ordinal = drafts.sender AND stored.client_msg_id = drafts.client_msg_id
 ), placed AS MATERIALIZED (
-  SELECT *, last_seq + count(*) FILTER (WHERE accepted) OVER (PARTITION BY conversation_id ORDER BY n) AS seq
-  FROM judged
+  SELECT *, last_seq + {place} AS seq FROM judged
 ), inserted AS (
   INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
   SELECT conversation_id, seq, sender, client_msg_id, 1, 0, now, body FROM placed WHERE accepted
 ), moved AS (
   UPDATE conversations SET last_seq = logs.seq, last_entry_at = logs.now
-  FROM (SELECT conversation_id, max(seq) AS seq, max(now) AS now FROM placed WHERE accepted GROUP BY conversation_id) AS logs
+  FROM ({ends}) AS logs
   WHERE conversations.conversation_id = logs.conversation_id
 )
 SELECT accepted, seq, now, stored_seq, stored_at, membership_version, is_member FROM placed ORDER BY n
-""",
-    columns="accepted boolean, seq bigint, now bigint, stored_seq bigint, stored_at bigint, version bigint, is_member boolean",
+""",  # noqa: S608 (ours, all of it)
+        columns="accepted boolean, seq bigint, now bigint, stored_seq bigint, stored_at bigint, version bigint, is_member boolean",
+    )
+
+
+# Seqs are counted over the accepted drafts of a conversation, in the order given. The first of repeats within the batch is
+# accepted; the others are answered from it afterwards.
+_APPEND = _append(
+    "append_messages",
+    "1 = row_number() OVER (PARTITION BY drafts.conversation_id, sender, drafts.client_msg_id ORDER BY n)",
+    "count(*) FILTER (WHERE accepted) OVER (PARTITION BY conversation_id ORDER BY n)",
+    "SELECT conversation_id, max(seq) AS seq, max(now) AS now FROM placed WHERE accepted GROUP BY conversation_id",
 )
+# Where each is alone in its conversation, as in most batches of a mesh that isn't pressed, a fifth less work.
+_APPEND_APART = _append("append_messages_apart", "true", "1", "SELECT conversation_id, seq, now FROM placed WHERE accepted")
 
 # Members are looked up one by one, by their key: a planner that joins would compare everybody in a batch with everybody in a group.
 _ADVANCE = Routine(
@@ -125,7 +142,7 @@ class PostgresMessageLog:
     def __init__(self, database: PostgresDatabase, conninfo: str, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._entries = PostgresLine(conninfo, _APPEND)
+        self._entries = PostgresLine(conninfo, _APPEND, _APPEND_APART)
         self._marks = PostgresLine(conninfo, _ADVANCE)
         self._marks_turn = asyncio.Lock()
 
@@ -166,7 +183,8 @@ class PostgresMessageLog:
         names = [draft.conversation_id for draft in drafts]
         senders = [draft.sender for draft in drafts]
         ids = [draft.client_msg_id for draft in drafts]
-        rows = await self._entries.run((self._clock(), names, senders, ids, [draft.body for draft in drafts]))
+        routine = _APPEND_APART if len(set(names)) == len(names) else _APPEND
+        rows = await self._entries.run(routine, (self._clock(), names, senders, ids, [draft.body for draft in drafts]))
         return _outcomes(drafts, rows)
 
     async def advance(self, advances: Sequence[Advance]) -> list[Moved]:
@@ -176,7 +194,7 @@ class PostgresMessageLog:
         devices = [one.device_id for one in advances]
         marks = ([one.delivered_seq for one in advances], [one.read_seq for one in advances])
         async with self._marks_turn:
-            rows = await retrying(lambda: self._marks.run((names, users, devices, *marks)))
+            rows = await retrying(lambda: self._marks.run(_ADVANCE, (names, users, devices, *marks)))
         return walk(advances, {(name, user): _state(*state) for name, user, *state in rows})
 
 
@@ -185,7 +203,7 @@ def _state(last_seq: int, delivered_seq: int | None, read_seq: int) -> MemberSta
 
 
 def _outcomes(drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-    """Rows are of `_APPEND`. A draft that is neither accepted nor refused is a repeat."""
+    """Rows are of `_append`. A draft that is neither accepted nor refused is a repeat."""
     outcomes: list[Outcome] = []
     firsts: dict[tuple[str, int, str], tuple[int, int]] = {}
     for draft, (accepted, seq, now, stored_seq, stored_at, version, is_member) in zip(drafts, rows, strict=True):

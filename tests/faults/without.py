@@ -35,8 +35,9 @@ def idempotence() -> None:
     from store import postgres_message_log
 
     found = "AND stored.sender_ordinal = drafts.sender"
-    routine = postgres_message_log._APPEND
-    postgres_message_log._APPEND = replace(routine, work=routine.work.replace(found, f"AND false {found}"))
+    for name in ("_APPEND", "_APPEND_APART"):
+        routine = getattr(postgres_message_log, name)
+        setattr(postgres_message_log, name, replace(routine, work=routine.work.replace(found, f"AND false {found}")))
 
 
 def resync() -> None:

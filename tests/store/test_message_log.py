@@ -49,6 +49,18 @@ async def test_repeats_in_one_batch(opened: tuple[Database, MessageLog]) -> None
     assert short(await log.append(batch)) == ["=1", "=1", "=1", "=2", "=3", "=1"]
 
 
+async def test_each_alone_in_its_conversation(opened: tuple[Database, MessageLog]) -> None:
+    _, log = opened
+    assert short(await log.append([draft("a"), draft("a", OTHER)])) == [1, 1]
+    assert short(await log.append([draft("b"), draft("a", OTHER)])) == [2, "=1"]
+    assert short(await log.append([draft("c", OTHER, BOB), draft("c", "d" + "a" * 26), draft("a")])) == [
+        "NOT_A_MEMBER",
+        "INVALID_CHAT_ID",
+        "=1",
+    ]
+    assert short(await log.append([draft("d"), draft("d", OTHER)])) == [3, 2]
+
+
 async def test_edits_beside_messages_keep_each_log_in_order(opened: tuple[Database, MessageLog]) -> None:
     _, log = opened
     batch = [draft("1"), draft("1", OTHER), draft("2", target=1), draft("2", OTHER), draft("3"), draft("4", target=1, body=None)]

@@ -27,13 +27,13 @@ async def line(postgres_url: str) -> AsyncIterator[PostgresLine]:
 
 async def process_of(line: PostgresLine) -> int:
     """Its connection's server process."""
-    [(_, _, process)] = await line.run(([1],))
+    [(_, _, process)] = await line.run(DOUBLE, ([1],))
     return int(process)
 
 
 async def test_a_routine_gives_its_rows(line: PostgresLine) -> None:
-    assert [row[:2] for row in await line.run(([1, 2, 3],))] == [(1, 2), (2, 4), (3, 6)]
-    assert await line.run(([],)) == []
+    assert [row[:2] for row in await line.run(DOUBLE, ([1, 2, 3],))] == [(1, 2), (2, 4), (3, 6)]
+    assert await line.run(DOUBLE, ([],)) == []
 
 
 async def test_a_lost_connection_is_a_passing_fault_and_the_next_call_has_another(line: PostgresLine, postgres_url: str) -> None:
@@ -41,14 +41,14 @@ async def test_a_lost_connection_is_a_passing_fault_and_the_next_call_has_anothe
     with psycopg.connect(postgres_url, autocommit=True) as session:
         session.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
     with pytest.raises(PassingError):
-        await line.run(([1],))
+        await line.run(DOUBLE, ([1],))
     assert await process_of(line) != first
 
 
 async def test_data_at_fault_is_not_a_passing_fault(line: PostgresLine) -> None:
     with pytest.raises(psycopg.DataError):
-        await line.run(([2**62],))
-    assert [row[:2] for row in await line.run(([1],))] == [(1, 2)]
+        await line.run(DOUBLE, ([2**62],))
+    assert [row[:2] for row in await line.run(DOUBLE, ([1],))] == [(1, 2)]
 
 
 async def test_a_role_that_may_not_make_functions_is_told_at_the_start_and_no_data_is_blamed(postgres_url: str) -> None:
@@ -60,4 +60,4 @@ async def test_a_role_that_may_not_make_functions_is_told_at_the_start_and_no_da
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="temporary"):
         await line.open()
     with pytest.raises(PassingError, match="temporary"):
-        await line.run(([1],))
+        await line.run(DOUBLE, ([1],))

@@ -6,11 +6,16 @@ import psycopg
 import pytest
 
 from store.postgres_line import PostgresLine, Routine
-from store.postgres_message_log import _ADVANCE, _APPEND
+from store.postgres_message_log import _ADVANCE, _APPEND, _APPEND_APART
 
 MEMBERS, MESSAGES, LOGS = 3_000, 20_000, 500
 ENOUGH = 100  # pages of 8 KiB: going by keys it is 35, reading the whole of one table 270
-CALLS = {"append": (_APPEND, (1, ["g1"], [7], ["new"], [b"text"])), "advance": (_ADVANCE, (["g1"], [7], ["phone"], [9], [0]))}
+DRAFT = (1, ["g1"], [7], ["new"], [b"text"])
+CALLS = {
+    "append": (_APPEND, DRAFT),
+    "append apart": (_APPEND_APART, DRAFT),
+    "advance": (_ADVANCE, (["g1"], [7], ["phone"], [9], [0])),
+}
 
 
 def fill(postgres_url: str) -> None:
@@ -45,7 +50,7 @@ async def pages(line: PostgresLine, call: str, values: Sequence[object]) -> int:
 @pytest.mark.parametrize(("routine", "values"), CALLS.values(), ids=CALLS)
 async def test_a_plan_made_while_all_was_empty_goes_by_keys(postgres_url: str, routine: Routine, values: Sequence[object]) -> None:
     line = PostgresLine(postgres_url, routine)
-    await line.run(values)
+    await line.run(routine, values)
     fill(postgres_url)
     assert await pages(line, routine.calling, values) < ENOUGH
     await line.close()
@@ -58,9 +63,9 @@ async def test_a_plan_for_tables_known_to_be_empty_does_not_last(
     with psycopg.connect(postgres_url, autocommit=True) as session:
         session.execute("VACUUM ANALYZE")
     line = PostgresLine(postgres_url, routine)
-    await line.run(values)
+    await line.run(routine, values)
     fill(postgres_url)
     monkeypatch.setattr("store.postgres_line._PLANNED_SECONDS", 0.0)
-    await line.run(values)
+    await line.run(routine, values)
     assert await pages(line, routine.calling, values) < ENOUGH
     await line.close()
