@@ -153,7 +153,7 @@ def up(
         )
         asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
-        with runner() as loop, _explained():
+        with asyncio.Runner() if plan.as_processes else runner() as loop, _explained():  # who starts processes: docs/adr/0006
             loop.run(_run(place, plan))
 
 

@@ -115,7 +115,8 @@ class Exchange:
         self._begun = asyncio.Event()
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._timer = None if timeout is None else self._loop.call_later(max(0.0, timeout), self.break_off, _TOO_LATE)
+        self._deadline = None if timeout is None else self._loop.time() + max(0.0, timeout)
+        self._timer = None if self._deadline is None else self._loop.call_at(self._deadline, self.break_off, _TOO_LATE)
         self._callbacks: list[Callable[[], object]] = []
 
     @property
@@ -125,7 +126,7 @@ class Exchange:
 
     def time_remaining(self) -> float | None:
         """Seconds until its deadline."""
-        return None if self._timer is None else max(0.0, self._timer.when() - self._loop.time())
+        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
 
     async def send(self, lane: Lane, data: bytes) -> bool:
         """As `Lane.write`. A message that is too large breaks the call off."""

@@ -13,10 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mesh import errors, rpc
 from mesh.business import BusinessDoor, BusinessSettings
 from mesh.local_channel import LocalChannel
+from mesh.local_exchange import Exchange
 from mesh.local_server import LocalServer, LocalServers
 from mesh.mutual_tls import MeshDoor, MutualTls
 from mesh.node import Node
 from mesh.nodes import NodePool
+from mesh.process import runner
 from mesh.registry import MemoryRegistry
 from mesh.settings import ServiceSettings
 from mesh.telemetry import Telemetry
@@ -178,6 +180,16 @@ async def test_a_call_that_is_dropped_is_cancelled() -> None:
     del call
     await asyncio.wait_for(ended.wait(), 10)
     await server.stop(0)
+
+
+def test_a_deadline_finer_than_the_loops_clock_is_known() -> None:
+    async def remaining() -> float | None:
+        return Exchange("/m", (), 0.0003, 1024, {}).time_remaining()
+
+    with runner() as loop:
+        left = loop.run(remaining())
+    assert left is not None
+    assert 0.0 <= left <= 0.0003
 
 
 def test_an_interceptor_that_would_be_skipped_is_refused() -> None:
