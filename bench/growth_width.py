@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.figures import Figures
 from bench.growth_meter import Cpu, Meter
-from bench.mesh import START_SECONDS, Target, edge_for, fleet
+from bench.mesh import Target, edge_for, fleet
 from bench.remote import generator
+from bench.servers import START_SECONDS
 
 COUNTS = (1, 2, 3, 4)
 _WARM_UP = (100.0, 2.0)  # messages a second, and seconds
@@ -95,6 +96,6 @@ def _await_edges(target: Target, count: int) -> None:
     until = time.monotonic() + START_SECONDS
     while len(seen) < count:
         if time.monotonic() > until:
-            raise TimeoutError(f"the balancer knows {len(seen)} of {count} edges after {START_SECONDS:.0f} s")
+            raise TimeoutError(f"the balancer knows {len(seen)} of {count} edges after {START_SECONDS} s")
         seen.add(edge_for(target, f"bench-{secrets.token_hex(4)}"))
         time.sleep(0.02)

@@ -23,10 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.servers import free_port, process_wait, run_etcd, run_postgres, until_ready
+from bench.servers import START_SECONDS, free_port, process_wait, run_etcd, run_postgres, until_ready
 from mesh.credentials import mint_token
 
-START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 TOKEN_SECONDS = 6 * 3600.0
 UNLIMITED = 100_000
@@ -207,5 +206,5 @@ def _await_ticket(target: Target) -> None:
             return
         except OSError as error:
             if time.monotonic() > until:
-                raise TimeoutError(f"the mesh gave no ticket in {START_SECONDS:.0f} s: {error}") from error
+                raise TimeoutError(f"the mesh gave no ticket in {START_SECONDS} s: {error}") from error
             time.sleep(0.1)

@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 
 import aiohttp
 import typer
+import uvloop
 from google.protobuf import json_format
 
 from cli import checkup, checkup_fleet, fleet
@@ -18,7 +19,7 @@ from cli.place import Place, Running
 from cli.plan import Plan, assign, check, reachable, sqlite_url
 from cli.welcome import welcome
 from mesh import errors
-from mesh.process import runner, stop_signal
+from mesh.process import stop_signal
 from mesh.telemetry import configure_logging
 from tidings.common.v1.instance_pb2 import Instance
 
@@ -153,8 +154,9 @@ def up(
         )
         asyncio.run(_check_servers(plan))
         configure_logging("tidings", plan.log_level, as_json=False)
-        with asyncio.Runner() if plan.as_processes else runner() as loop, _explained():  # who starts processes: docs/adr/0006
-            loop.run(_run(place, plan))
+        run = asyncio.run if plan.as_processes else uvloop.run  # docs/adr/0006
+        with _explained():
+            run(_run(place, plan))
 
 
 async def _check_servers(plan: Plan) -> None:

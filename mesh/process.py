@@ -30,13 +30,7 @@ def run(service: str, settings: S, serve: Serve[S]) -> None:
     """Run one service in this process until SIGTERM or SIGINT."""
     configure_logging(service, settings.log_level, as_json=settings.log_json)
     interrupt_nobody()
-    with runner() as loop:
-        loop.run(_main(service, settings, serve))
-
-
-def runner() -> asyncio.Runner:
-    """What services run in (docs/adr/0006)."""
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    uvloop.run(_main(service, settings, serve))
 
 
 def interrupt_nobody() -> None:

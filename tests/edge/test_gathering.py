@@ -70,7 +70,7 @@ async def test_in_a_rush_sends_share_requests_and_a_lone_one_goes_at_once(start:
     await alice.until("message_stored")
     for number in range(99):
         await alice.send("bob", "text", f"m{number}")
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # they come one by one
     for _ in range(99):
         await alice.until("message_stored")
     asked = [len(request.batch.envelopes) for request in edge.router.requests[before:] if request.batch.envelopes]
