@@ -48,7 +48,6 @@ class ChatOptions:
         mode: "process" (one process, SQLite) or "fleet" (a process per service, PostgreSQL, etcd).
         message_bytes: text of each message.
         baselines: whether to measure the bare parts too.
-        pinned: whether the fleet's edge and router get cores of their own.
     """
 
     users: int = 200
@@ -61,7 +60,6 @@ class ChatOptions:
     mode: str = "process"
     message_bytes: int = MESSAGE_BYTES
     baselines: bool = True
-    pinned: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what can't be measured, in words."""
@@ -169,7 +167,7 @@ def _target(options: ChatOptions) -> Iterator[Target]:
     if options.url:
         yield Target(options.url, options.token_secret, options.database, settings={"mode": "url", "url": options.url})
         return
-    with one_process() if options.mode == "process" else fleet(options.database, pinned=options.pinned) as target:
+    with one_process() if options.mode == "process" else fleet(options.database) as target:
         yield target
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +35,6 @@ _UNLIMITED_CLIENTS = {
     for name in ("EDGE_FRAMES_PER_SECOND", "EDGE_FRAMES_BURST", "BALANCER_CONNECTS_PER_SECOND", "BALANCER_CONNECT_BURST")
 }
 SERVICES = ("router", "tagsvc", "scheduler", "edge", "balancer")
-PINNED = ("edge", "router")  # the busiest (docs/adr/0019)
 _MODULES = {"router": "cli.router_with_store"}
 
 
@@ -104,8 +103,6 @@ def fleet(
     seed: Seed | None = None,
     counts: Mapping[str, int] | None = None,
     environment: Mapping[str, str] | None = None,
-    *,
-    pinned: bool = False,
 ) -> Iterator[Target]:
     """One process per service, with a store in each router's, found through etcd.
 
@@ -114,7 +111,6 @@ def fleet(
         seed: prepares the database.
         counts: service -> how many, where not one; the second edge is metered as "edge-2".
         environment: of the services, beside this process's own.
-        pinned: whether edges and routers get cores of their own, as deploy/README.md advises; not when there are too few.
     """
     with ExitStack() as stack:
         pids: dict[str, int] = {}
@@ -127,24 +123,18 @@ def fleet(
         registry, keys = f"etcd://{stack.enter_context(run_etcd()).endpoint}", _secrets()
         ports = {service: free_port() for service in SERVICES}
         started: list[tuple[subprocess.Popen[bytes], int, str]] = []
-        processes = list(_processes(counts or {}))
-        busiest = [name for service, name in processes if service in PINNED]
-        cores = own_cores(busiest, os.sched_getaffinity(0)) if pinned and sys.platform == "linux" else {}
-        for service, name in processes:
+        for service, name in _processes(counts or {}):
             port = ports[service] if name == service else free_port()
             flags = [*_flags(service, port), "--registry", registry, "--log-level", "warning"]
             command = [sys.executable, "-m", _MODULES.get(service, service), *flags]
             given = {**(environment or {}), **_environment(service, database, keys)}
             process = stack.enter_context(_child(command, os.environ | _UNLIMITED_CLIENTS | given))
-            if name in cores:
-                os.sched_setaffinity(process.pid, {cores[name]})
             pids[name] = process.pid
             started.append((process, port, name))
         # A router that came later would have sessions synced again, and what is not acknowledged told twice.
         for process, port, name in started:
             until_ready(process, partial(_listens, port), name)
-        kept = {f"core of {name}": str(core) for name, core in cores.items()}
-        settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd", **kept}
+        settings = {"mode": "fleet", "database": "PostgreSQL, fsync on", "registry": "etcd"}
         tags, scheduler = (f"127.0.0.1:{ports[service]}" for service in ("tagsvc", "scheduler"))
         target = Target(f"http://127.0.0.1:{ports['balancer']}", keys["token_secret"], database, pids, settings, tags, scheduler)
         _await_ticket(target)
@@ -156,11 +146,6 @@ def _processes(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     for service in SERVICES:
         yield service, service
         yield from ((service, f"{service}-{number}") for number in range(2, counts.get(service, 1) + 1))
-
-
-def own_cores(names: Sequence[str], available: Collection[int]) -> dict[str, int]:
-    """A core for each process; none when there are too few, for what is kept on one core with others waits for them."""
-    return dict(zip(names, sorted(available), strict=False)) if len(names) <= len(available) else {}
 
 
 def _flags(service: str, port: int) -> list[str]:

@@ -65,9 +65,6 @@ def chat(
     message_bytes: Annotated[int, typer.Option("--bytes", help="Text of each message.", min=1)] = 120,
     store: Annotated[str, typer.Option("--store", help="postgresql://… for the fleet; else a private server.", metavar="URL")] = "",
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the bare parts beside it.")] = True,
-    pinned: Annotated[
-        bool, typer.Option("--pinned/--not-pinned", help="Keep the fleet's edge and router on cores of their own.")
-    ] = True,
     url: Url = None,
     data: Data = DEFAULT_DATA,
     secret: Secret = None,
@@ -87,7 +84,6 @@ def chat(
         mode=mode,
         message_bytes=message_bytes,
         baselines=baselines,
-        pinned=pinned,
     )
     _figures(lambda: run(options), file)
 
