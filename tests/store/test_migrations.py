@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -65,6 +66,19 @@ async def test_again_changes_nothing(empty: Database) -> None:
     await empty.write(migrate)
     await empty.write(migrate)
     assert await empty.read(differences) == []
+
+
+@pytest.mark.postgresql
+async def test_postgresql_looks_after_the_messages_gently(postgres_server: PostgresServer) -> None:
+    url = postgres_server.new_database()
+    async with running_store(url):
+        pass
+    with psycopg.connect(url) as connection:
+        table = "WHERE attrelid = 'messages'::regclass AND attnum > 0"
+        options = connection.execute("SELECT reloptions FROM pg_class WHERE oid = 'messages'::regclass").fetchone()
+        statistics = connection.execute(f"SELECT DISTINCT attstattarget FROM pg_attribute {table}").fetchall()
+    assert options == (["autovacuum_vacuum_cost_delay=20"],)
+    assert statistics == [(10,)], "one column with more, and PostgreSQL looks at as many rows as for that one"
 
 
 async def test_two_stores_start_at_once(empty_url: str) -> None:
