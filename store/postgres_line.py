@@ -1,9 +1,10 @@
 """One psycopg connection kept for one purpose, opened when needed and again when lost.
 
 What it runs are routines: a statement that takes locks, then one that does the work, one transaction in one round trip. Each sees
-what was committed before it began, so the second sees everything under the locks of the first. A routine is a function that the
-connection makes for itself when it opens: nothing of it is in the schema, so stores of different versions don't share it. Sent as
-two statements in a pipeline, which is the other way, a batch of one costs the store twice the CPU.
+what was committed before it began, so the second sees everything under the locks of the first. One that can tell whether what it
+read still holds needs no first. A routine is a function that the connection makes for itself when it opens: nothing of it is in
+the schema, so stores of different versions don't share it. Sent as two statements in a pipeline, which is the other way, a batch of
+one costs the store twice the CPU.
 
 Each statement is planned once a minute, whatever the values: left to choose, PostgreSQL found on half of the connections that
 planning it anew for each call pays, which it doesn't, and then spent as much on planning as on all the rest. A plan may be made
@@ -30,7 +31,7 @@ _MAKE = """
 CREATE FUNCTION pg_temp.{name}({parameters}) RETURNS TABLE ({columns}) LANGUAGE plpgsql AS $routine$
 #variable_conflict use_column
 BEGIN
-  PERFORM {lock};
+  {lock}
   RETURN QUERY {work};
 END
 $routine$
@@ -39,26 +40,27 @@ $routine$
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """Two statements, one transaction.
+    """One or two statements, one transaction.
 
     Attributes:
         name: an identifier.
         parameters: names, by which the statements know them, and their types; no column's name.
-        lock: what takes locks: a SELECT's text without the word.
         work: what gives the rows.
         columns: of the rows, with their types.
+        lock: what takes locks first: a SELECT's text without the word.
     """
 
     name: LiteralString
     parameters: dict[LiteralString, LiteralString]
-    lock: LiteralString
     work: LiteralString
     columns: LiteralString
+    lock: LiteralString = ""
 
     @property
     def making(self) -> sql.Composed:
         """The statement that makes it."""
-        parts = {"name": self.name, "columns": self.columns, "lock": self.lock, "work": self.work}
+        lock: LiteralString = f"PERFORM {self.lock};" if self.lock else ""
+        parts = {"name": self.name, "columns": self.columns, "lock": lock, "work": self.work}
         parameters = ", ".join(f"{name} {kind}" for name, kind in self.parameters.items())
         return sql.SQL(_MAKE).format(parameters=sql.SQL(parameters), **{key: sql.SQL(text) for key, text in parts.items()})
 

@@ -96,6 +96,40 @@ async def test_a_cancelled_append_leaves_a_log_that_works(postgres_url: str) -> 
         assert short(await log.append([draft("2")])) in ([2], [3])
 
 
+_STORED = """
+INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
+VALUES (%(chat)s, 2, {}, {}, 1, 0, 0, 'text')
+"""
+_MOVED = "UPDATE conversations SET last_seq = 2 WHERE conversation_id = %(chat)s"
+MEANWHILE = {
+    "nothing that counts": (["UPDATE conversations SET dispatched_seq = 1 WHERE conversation_id = %(chat)s"], [2, 1]),
+    "another message": ([_STORED.format(BOB, "'other'"), _MOVED], [3, 1]),
+    "the same message": ([_STORED.format(ALICE, "'1'"), _MOVED], ["=2", 1]),
+    "its sender left": (
+        [_STORED.format(ALICE, "NULL"), _MOVED, f"DELETE FROM members WHERE conversation_id = %(chat)s AND user_ordinal = {ALICE}"],
+        ["NOT_A_MEMBER", 1],
+    ),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("changes", "expected"), MEANWHILE.values(), ids=MEANWHILE)
+async def test_what_another_store_did_while_it_waited_counts(
+    postgres_url: str, changes: list[str], expected: list[int | str]
+) -> None:
+    options: dict[str, Any] = {"database": postgres_url}
+    async with open_database(StoreSettings(**options)) as (database, log):
+        await database.write(lambda connection: ensure_direct(connection, [("alice", "bob"), ("alice", "carol")], clock()))
+        assert short(await log.append([draft("0")])) == [1]
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            for change in changes:
+                await other.execute(change.encode(), {"chat": CHAT})
+            waiting = asyncio.create_task(log.append([draft("1"), draft("1", OTHER)]))
+            await _waits_for_a_lock(postgres_url)
+            await other.commit()
+        assert short(await waiting) == expected
+
+
 async def _waits_for_a_lock(url: str) -> None:
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
