@@ -54,7 +54,7 @@ SELECT accepted, seq, now, stored_seq, stored_at, membership_version, is_member 
 """,
     columns="accepted boolean, seq bigint, now bigint, stored_seq bigint, stored_at bigint, version bigint, is_member boolean",
 )
-# For drafts of which each is alone in its conversation, as in most batches of a mesh that isn't pressed: one statement, a quarter
+# For drafts of which each is alone in its conversation, as in most batches of a mesh that isn't pressed: one statement, a sixth
 # less work. The update locks what was read without; it passes over conversations whose last_seq is no longer as read, for whoever
 # appends or changes the members moves that. Gives what was stored: repeats, refusals and what was passed over are for the other.
 _APPEND_APART = Routine(
