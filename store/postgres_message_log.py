@@ -63,8 +63,7 @@ _APPEND_APART = Routine(
     work="""
 WITH drafts AS (
   SELECT asked.*, seen.last_seq AS seen_seq
-  FROM unnest(names, senders, sender_msg_ids, bodies)
-    WITH ORDINALITY AS asked (conversation_id, sender, client_msg_id, body, n)
+  FROM unnest(names, senders, sender_msg_ids, bodies) AS asked (conversation_id, sender, client_msg_id, body)
   JOIN conversations AS seen ON seen.conversation_id = asked.conversation_id
   JOIN members ON members.conversation_id = asked.conversation_id AND members.user_ordinal = asked.sender
   LEFT JOIN messages AS stored
@@ -75,14 +74,14 @@ WITH drafts AS (
   UPDATE conversations SET last_seq = last_seq + 1, last_entry_at = greatest(asked_at, last_entry_at)
   FROM drafts
   WHERE conversations.conversation_id = drafts.conversation_id AND last_seq = seen_seq
-  RETURNING conversations.conversation_id, last_seq, last_entry_at, membership_version, n, sender, client_msg_id, body
+  RETURNING drafts.conversation_id, last_seq, last_entry_at, membership_version, sender, client_msg_id, body
 ), inserted AS (
   INSERT INTO messages (conversation_id, seq, sender_ordinal, client_msg_id, kind, target_seq, stored_at, body)
   SELECT conversation_id, last_seq, sender, client_msg_id, 1, 0, last_entry_at, body FROM moved
 )
-SELECT n, last_seq, last_entry_at, membership_version FROM moved
+SELECT conversation_id, last_seq, last_entry_at, membership_version FROM moved
 """,
-    columns="n bigint, seq bigint, now bigint, version bigint",
+    columns="conversation_id text, seq bigint, now bigint, version bigint",
 )
 
 # Members are looked up one by one, by their key: a planner that joins would compare everybody in a batch with everybody in a group.
@@ -195,15 +194,14 @@ class PostgresMessageLog:
         if len({draft.conversation_id for draft in drafts}) < len(drafts):
             return _outcomes(drafts, await self._entries.run(_APPEND, self._values(drafts)))
         # In the order of the ids, as the other takes its locks: the plan takes them as they come.
-        places = sorted(range(len(drafts)), key=lambda place: drafts[place].conversation_id)
-        rows = await self._entries.run(_APPEND_APART, self._values([drafts[place] for place in places]))
-        outcomes = {places[n - 1]: Outcome(seq, now, version) for n, seq, now, version in rows}
-        left = [place for place in places if place not in outcomes]
+        ordered = sorted(drafts, key=lambda draft: draft.conversation_id)
+        rows = await self._entries.run(_APPEND_APART, self._values(ordered))
+        outcomes = {name: Outcome(seq, now, version) for name, seq, now, version in rows}
+        left = [draft for draft in ordered if draft.conversation_id not in outcomes]
         if left:
-            others = [drafts[place] for place in left]
-            rows = await self._entries.run(_APPEND, self._values(others))
-            outcomes |= zip(left, _outcomes(others, rows), strict=True)
-        return [outcomes[place] for place in range(len(drafts))]
+            rows = await self._entries.run(_APPEND, self._values(left))
+            outcomes |= zip((draft.conversation_id for draft in left), _outcomes(left, rows), strict=True)
+        return [outcomes[draft.conversation_id] for draft in drafts]
 
     def _values(self, drafts: Sequence[Draft]) -> tuple[object, ...]:
         """Of `_APPEND`'s parameters."""
@@ -228,7 +226,7 @@ def _state(last_seq: int, delivered_seq: int | None, read_seq: int) -> MemberSta
 
 
 def _outcomes(drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-    """Rows are of `_append`. A draft that is neither accepted nor refused is a repeat."""
+    """Rows are of `_APPEND`. A draft that is neither accepted nor refused is a repeat."""
     outcomes: list[Outcome] = []
     firsts: dict[tuple[str, int, str], tuple[int, int]] = {}
     for draft, (accepted, seq, now, stored_seq, stored_at, version, is_member) in zip(drafts, rows, strict=True):

@@ -12,7 +12,7 @@ depends_on = None
 
 # Everything here is read by keys, so the planner needs to know little: a tenth of the rows it looks at otherwise.
 _STATISTICS = 10
-_DELAY_MS = 20  # of every 200 units of its work: some 500 pages written a second, ten times what appends can fill
+_DELAY_MS = 20  # of every 200 units of its work: some 500 pages made dirty a second, what 17,000 messages a second fill
 _COLUMNS = ("conversation_id", "seq", "sender_ordinal", "client_msg_id", "kind", "target_seq", "stored_at", "body")
 
 
@@ -25,6 +25,6 @@ def downgrade() -> None:
 
 
 def _alter(statistics: int, storage: str) -> None:
-    if op.get_context().dialect.name == "postgresql":
+    if op.get_bind().dialect.name == "postgresql":
         columns = (f"ALTER COLUMN {column} SET STATISTICS {statistics}" for column in _COLUMNS)
         op.execute(f"ALTER TABLE messages {', '.join(columns)}, {storage}")
