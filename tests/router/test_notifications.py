@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from itertools import islice, product
 
@@ -426,14 +426,20 @@ async def test_too_many_at_once_are_refused(router: RouterHand) -> None:
         await router.stub.RefreshNotifications(pb.RefreshNotificationsRequest(notification_ids=["n"] * 1001))
 
 
-async def test_whom_a_full_link_dropped_are_sent_it_soon(world: NotificationMesh) -> None:
+async def test_whom_a_full_link_dropped_are_sent_it_soon(world: NotificationMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go = asyncio.Event()
+
+    async def said(sending: Awaitable[None]) -> None:
+        await may_go.wait()
+        await sending
+
     router = await world.router(link_broadcasts=2, resend_seconds=60)
     kept = [world.memory.put(name, 1, 2) for name in "abcdef"]
     async with edge(router.address, 1, 2) as one:
-        one.reading.clear()
+        monkeypatch.setattr("router.link._said", said)  # as when gRPC takes nothing more
         await router.start()
         await eventually(lambda: gauge(world.mesh, "router_pushes_dropped_total") >= 1)
-        one.reading.set()
+        may_go.set()
         await one.until(lambda: {b.notification_id for b in one.broadcasts} == {k.notification_id for k in kept})
 
 
