@@ -64,7 +64,7 @@ class AppendStream:
         self._sent = 0
         self._patience = _PATIENCE_SECONDS
         self._ids = itertools.count(1)
-        self._room = asyncio.Condition()
+        self._fewer = asyncio.Event()  # in flight
         self._writing = asyncio.Lock()
         self._call: grpc.aio.StreamStreamCall[AppendRequest, AppendResponse] | None = None
         self._finishing = False  # whether nothing more is written on it
@@ -72,13 +72,11 @@ class AppendStream:
 
     async def room(self, entries: int) -> None:
         """See `Appender`."""
-        async with self._room:
-            await self._room.wait_for(lambda: len(self._in_flight) < (DEPTH if entries >= FULL else 1))
+        await self._below(DEPTH if entries >= FULL else 1)
 
     async def submit(self, entries: list[NewEntry]) -> Answer:
         """See `Appender`."""
-        async with self._room:
-            await self._room.wait_for(lambda: len(self._in_flight) < DEPTH)
+        await self._below(DEPTH)
         answer: Answer = asyncio.get_running_loop().create_future()
         self._in_flight.append(_Batch(next(self._ids), entries, answer))
         await self._push()
@@ -94,11 +92,15 @@ class AppendStream:
                     await self._stream(self._pool.pick())
                 except errors.TidingsError as error:
                     self._failed(error)
-                    async with self._room:
-                        self._room.notify_all()
                 if self._next_id() > answered:
                     delays = patience.delays()
                 await asyncio.sleep(next(delays))
+
+    async def _below(self, most: int) -> None:
+        """Wait until fewer are in flight."""
+        while len(self._in_flight) >= most:
+            self._fewer.clear()
+            await self._fewer.wait()
 
     def _next_id(self) -> int:
         return self._in_flight[0].batch_id if self._in_flight else 1 << 62
@@ -114,7 +116,7 @@ class AppendStream:
             await self._push()
             while (response := await _read(call)) is not None:
                 node.answered()
-                await self._on_response(response)
+                self._on_response(response)
         except errors.TidingsError as error:
             node.failed(error)
             raise
@@ -148,7 +150,7 @@ class AppendStream:
                         raise
                     return
 
-    async def _on_response(self, response: AppendResponse) -> None:
+    def _on_response(self, response: AppendResponse) -> None:
         batch = self._in_flight[0] if self._in_flight else None
         if batch is None or response.batch_id != batch.batch_id or len(response.results) != len(batch.entries):
             raise errors.internal(f"the store answered batch {response.batch_id} out of turn or in part")
@@ -157,8 +159,7 @@ class AppendStream:
         self._patience = _PATIENCE_SECONDS
         if not batch.answer.done():
             batch.answer.set_result(list(response.results))
-        async with self._room:
-            self._room.notify_all()
+        self._fewer.set()
 
     def _failed(self, error: errors.TidingsError) -> None:
         self._meters.retried()
@@ -176,6 +177,7 @@ class AppendStream:
         entries, answer = poisoned.entries, poisoned.answer
         if len(entries) == 1:
             answer.set_exception(error)
+            self._fewer.set()
             return
         middle = len(entries) // 2
         halves: list[Answer] = [asyncio.get_running_loop().create_future() for _ in range(2)]

@@ -6,10 +6,13 @@ batches are under way; past that the stream is not read, and the caller feels it
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mesh import errors
+import grpc
+
 from mesh.batching import Closed
 from mesh.times import timestamp
 from store import checks, codec
@@ -18,6 +21,8 @@ from store.model import Draft, Outcome, Refusal
 from tidings.common.v1.error_pb2 import ErrorCode
 from tidings.store.v1 import message_log_pb2 as pb
 
+Context = grpc.aio.ServicerContext[Any, Any]
+_CALLER_LEFT = (grpc.aio.InternalError, grpc.aio.UsageError)  # what a write says then
 _AHEAD = 32  # batches of one stream: enough to fill a transaction, few enough that one stream can't fill the appender's queue
 
 
@@ -33,37 +38,47 @@ class AppendStream:
 
     def __init__(self, appender: Appender) -> None:
         self._appender = appender
-        self._under_way: asyncio.Queue[_UnderWay | errors.TidingsError | None] = asyncio.Queue(_AHEAD)
+        self._room = asyncio.Semaphore(_AHEAD)
+        self._under_way: deque[_UnderWay] = deque()
+        self._news = asyncio.Event()  # something is answered, or nothing more will be read
         self._reader: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        """Read no more; the responses end once what was read is answered."""
+        """Read no more; it ends once what was read is answered."""
         if self._reader is not None:
             self._reader.cancel()
 
-    async def responses(self, requests: AsyncIterator[pb.AppendRequest]) -> AsyncIterator[pb.AppendResponse]:
-        """One response per request, in order.
+    async def serve(self, context: Context) -> None:
+        """One response per request, in order, until the caller sends no more.
 
         Raises:
             TidingsError: INVALID_FIELD for a batch that is too long; those before it have been answered.
         """
-        self._reader = asyncio.create_task(self._read(requests))
+        self._reader = reader = asyncio.create_task(self._read(context))
+        reader.add_done_callback(self._tell)
         try:
-            while (one := await self._under_way.get()) is not None:
-                if isinstance(one, errors.TidingsError):
-                    raise one
-                yield _response(one, await one.answer)
+            while self._under_way or not reader.done():
+                await self._news.wait()
+                self._news.clear()
+                while self._under_way and self._under_way[0].answer.done():
+                    await context.write(_response(self._under_way.popleft()))
+                    self._room.release()
+            with contextlib.suppress(asyncio.CancelledError, Closed):
+                reader.result()
+        except _CALLER_LEFT:
+            return
         finally:
-            self._reader.cancel()
+            reader.cancel()
 
-    async def _read(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
-        with contextlib.suppress(asyncio.CancelledError, Closed):
-            try:
-                async for request in requests:
-                    await self._under_way.put(await self._submitted(request))
-            except errors.TidingsError as error:
-                await self._under_way.put(error)
-        await self._under_way.put(None)
+    async def _read(self, context: Context) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            await self._room.acquire()
+            one = await self._submitted(request)
+            self._under_way.append(one)
+            one.answer.add_done_callback(self._tell)
+
+    def _tell(self, _: object) -> None:
+        self._news.set()
 
     async def _submitted(self, request: pb.AppendRequest) -> _UnderWay:
         checks.listed("entries", request.entries)
@@ -78,8 +93,8 @@ def _draft(entry: pb.NewEntry) -> Draft:
     return Draft(entry.conversation_id, entry.sender_ordinal, entry.client_msg_id, codec.seq(entry.target_seq), body)
 
 
-def _response(one: _UnderWay, outcomes: Sequence[Outcome]) -> pb.AppendResponse:
-    position = iter(outcomes)
+def _response(one: _UnderWay) -> pb.AppendResponse:
+    position = iter(one.answer.result())
     results = [_result(Outcome(refusal=refusal) if refusal else next(position)) for refusal in one.refusals]
     return pb.AppendResponse(batch_id=one.batch_id, results=results)
 

@@ -1,6 +1,6 @@
 """tidings.store.v1.MessageLogService: contract in, one call, contract out."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -46,15 +46,12 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
         for stream in self._streams:
             stream.stop()
 
-    async def Append(self, requests: AsyncIterator[pb.AppendRequest], context: Context) -> AsyncIterator[pb.AppendResponse]:
+    async def Append(self, requests: object, context: Context) -> None:  # type: ignore[override]
         """Answers batches in order; several may be under way."""
         stream = AppendStream(self._appender)
         self._streams.add(stream)
         try:
-            async for response in stream.responses(requests):
-                yield response
-        except errors.TidingsError as error:
-            await context.abort_with_status(error.to_status())
+            await stream.serve(context)
         finally:
             self._streams.discard(stream)
 
