@@ -1,7 +1,8 @@
-"""How much processor time the router spends on a message: `python -m tests.router.measure [MESSAGES] [BATCH] [profile]`.
+"""How much processor time the router spends on a message: `python -m tests.router.measure [MESSAGES] [BATCH] [PAUSE] [profile]`.
 
 The router runs in a process of its own, between a store twin and a fake edge in this one: direct chats, both sides online at the
-edge, every message acknowledged. Not a test: figures drift with the machine.
+edge, every message acknowledged. The edge sends as fast as it is answered, or a batch every PAUSE milliseconds: the rarer, the more
+each costs. Not a test: figures drift with the machine.
 """
 
 import asyncio
@@ -57,8 +58,8 @@ def _router_process(pipe: Connection, store: str, profile: bool) -> None:
     asyncio.run(_route(pipe, store, profile=profile))
 
 
-async def _drive(one: FakeEdge, memory: store_twin.Memory, messages: int, size: int) -> float:
-    """Send all in batches, at most 40 unanswered; gives seconds."""
+async def _drive(one: FakeEdge, memory: store_twin.Memory, messages: int, size: int, pause: float) -> float:
+    """Send all in batches, so many seconds apart, at most 40 unanswered; gives seconds."""
     names = [(f"a{n}", f"b{n}") for n in range(PAIRS)]
     chats = [memory.direct(*pair).conversation.conversation_id for pair in names]
     ordinals = [memory.user(pair[0]).user_ordinal for pair in names]
@@ -85,11 +86,12 @@ async def _drive(one: FakeEdge, memory: store_twin.Memory, messages: int, size: 
         ]
         await one.batch(envelopes=envelopes, receipts=receipts)
         await one.until(lambda sent=start + size: len(one.replies) > sent - 40 * size)  # type: ignore[misc]
+        await asyncio.sleep(max(0.0, started + (start + size) / size * pause - time.perf_counter()))
     await one.until(lambda: len(one.replies) >= messages)
     return time.perf_counter() - started
 
 
-async def _main(messages: int, size: int, *, profile: bool) -> None:
+async def _main(messages: int, size: int, pause: float, *, profile: bool) -> None:
     configure_logging("measure", "warning", as_json=False)
     memory, telemetry = store_twin.Memory(), Telemetry("measure")
     async with store_twin.serve(memory, MemoryRegistry(), telemetry) as store:
@@ -100,7 +102,7 @@ async def _main(messages: int, size: int, *, profile: bool) -> None:
         async with edge(address) as one:
             pipe.send("cpu")
             before = pipe.recv()
-            seconds = await _drive(one, memory, messages, size)
+            seconds = await _drive(one, memory, messages, size, pause)
             pipe.send("cpu")
             spent = pipe.recv() - before
         pipe.send("stop")
@@ -111,5 +113,7 @@ async def _main(messages: int, size: int, *, profile: bool) -> None:
 
 
 if __name__ == "__main__":
-    count, each = (int(sys.argv[n]) if len(sys.argv) > n else default for n, default in ((1, 50_000), (2, 50)))
-    asyncio.run(_main(count, each, profile="profile" in sys.argv))
+    given = [float(one) for one in sys.argv[1:] if one != "profile"]
+    given += (50_000.0, 50.0, 0.0)[len(given) :]
+    count, each, milliseconds = given
+    asyncio.run(_main(int(count), int(each), milliseconds / 1000, profile="profile" in sys.argv))
