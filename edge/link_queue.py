@@ -43,7 +43,7 @@ class LinkQueue:
         self._online: dict[int, bool] = {}
         self._closed_sessions: deque[tuple[int, int]] = deque()  # with how many questions had been said
         self._marks: dict[MarkKey, Mark] = {}  # released
-        self._chats = WaitingMarks(CHAT_TURNS, CHAT_FEW)
+        self._chats = WaitingMarks(CHAT_TURNS, CHAT_FEW, whole=True)
         self._crowds = WaitingMarks(CROWD_TURNS, CROWD_FEW)
         self._kept: deque[tuple[int, dict[MarkKey, Mark]]] = deque()
         self._new_barriers: list[Callable[[], None]] = []

@@ -290,6 +290,21 @@ def test_few_marks_leave_at_once() -> None:
     assert len(marks) == 0
 
 
+def test_a_conversations_marks_leave_together_where_there_are_few_of_each() -> None:
+    marks = WaitingMarks(turns=8, few=24, whole=True)
+    for number in range(100):
+        marks.add((number, "group" if number % 2 else f"chat{number}"), mark(1))
+    taken = marks.turn()
+    assert {session for session, name in taken if name == "group"} == set(range(1, 100, 2))
+    assert [session for session, name in taken if name != "group"] == list(range(0, 24, 2))
+    assert list(marks.turn()) == [(number, f"chat{number}") for number in range(24, 72, 2)]
+    marks.add((1, "group"), mark(2))
+    for _ in range(14):
+        marks.drop_oldest()
+    assert list(marks.turn()) == [(1, "group")]
+    assert marks.turn() == marks.all() == {}
+
+
 def test_others_marks_do_not_wait_behind_a_crowds_and_all_go_when_the_edge_stops() -> None:
     queue = LinkQueue(500, 100_000)
     for number in range(5_000):
@@ -312,7 +327,7 @@ def test_others_marks_do_not_wait_behind_a_crowds_and_all_go_when_the_edge_stops
 def test_of_many_chats_marks_a_share_leaves_at_a_time() -> None:
     queue = LinkQueue(500, 100_000)
     for number in range(400):
-        queue.mark((number, "d"), Mark(conversation_id=f"d{number}", delivered_seq=1))
+        queue.mark((number, f"d{number}"), Mark(conversation_id=f"d{number}", delivered_seq=1))
     assert queue.release_marks() == 400 - 400 // CHAT_TURNS
     request = queue.take()
     assert request is not None
