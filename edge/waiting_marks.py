@@ -53,7 +53,8 @@ class WaitingMarks:
         count = max(self._few, -(-len(self._waiting) // self._turns))
         due = list(islice(self._waiting, count))
         if self._whole:
-            due = [(session, name) for name in dict.fromkeys(name for _, name in due) for session in self._sessions.pop(name)]
+            conversations = dict.fromkeys(conversation_id for _, conversation_id in due)
+            due = [(session, name) for name in conversations for session in self._sessions.pop(name)]
         return {key: self._waiting.pop(key) for key in due}
 
     def all(self) -> dict[MarkKey, Mark]:

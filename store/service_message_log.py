@@ -4,11 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import grpc
-
 from mesh import errors
 from store import checks, codec, dispatch, entries, log_intake
-from store.append_stream import AppendStream
+from store.append_stream import AppendStream, Context
 from store.appender import Appender
 from store.model import MAX_SEQ, Moved
 from store.ports import Database, History, MessageLog
@@ -19,7 +17,6 @@ from tidings.store.v1 import message_log_pb2 as pb
 from tidings.store.v1 import message_log_pb2_grpc
 
 _MILLISECOND = 1_000  # microseconds
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
@@ -46,6 +43,7 @@ class MessageLogServicer(message_log_pb2_grpc.MessageLogServiceServicer):
         for stream in self._streams:
             stream.stop()
 
+    # The generated servicer is typed for generators; gRPC takes this kind, too.
     async def Append(self, requests: object, context: Context) -> None:  # type: ignore[override]
         """Answers batches in order; several may be under way."""
         stream = AppendStream(self._appender)

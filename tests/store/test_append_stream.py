@@ -1,7 +1,7 @@
 """One stream of batches, over a socket and within the process, before a log that waits for a word."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from mesh import rpc
 from mesh.local_server import LocalServers
 from mesh.telemetry import Telemetry
+from store.appender import Appender
 from store.service_message_log import MessageLogServicer
 from tests.store.client import message
 from tests.store.test_appender import MemoryLog, running
@@ -25,9 +26,10 @@ CHAT = "d" + "a" * 26
 class Stage:
     """A log, what serves it, and a stub."""
 
-    def __init__(self, log: MemoryLog, servicer: MessageLogServicer, channel: grpc.aio.Channel) -> None:
+    def __init__(self, log: MemoryLog, appender: Appender, servicer: MessageLogServicer, channel: grpc.aio.Channel) -> None:
         self.log = log
         self.servicer = servicer
+        self._appender = appender
         self._stub: Any = MessageLogServiceStub(channel)
 
     def stream(self) -> Any:
@@ -37,6 +39,14 @@ class Stage:
     async def until_storing(self) -> None:
         """Wait until the log has been called."""
         await asyncio.wait_for(self.log.called.wait(), 5)
+
+    async def until_waiting(self, batches: int) -> None:
+        """Wait until so many batches wait for the next transaction."""
+        await _until(lambda: len(self._appender._queue) == batches)
+
+    async def until_left(self) -> None:
+        """Wait until the store has noticed that all callers left."""
+        await _until(lambda: not self.servicer._streams)
 
 
 @pytest.fixture(params=["socket", "process"])
@@ -53,7 +63,7 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
         near = local if request.param == "process" else None
         channel = await stack.enter_async_context(rpc.channel(f"127.0.0.1:{port}", telemetry, local=near))
         stack.callback(log.may_go.set)
-        yield Stage(log, servicer, channel)
+        yield Stage(log, appender, servicer, channel)
 
 
 def asked(number: int, *names: str) -> pb.AppendRequest:
@@ -68,7 +78,7 @@ async def test_what_comes_while_one_is_stored_goes_together_and_is_answered_in_o
     await stage.until_storing()
     for number in range(2, 12):
         await call.write(asked(number, f"b{number}"))
-    await asyncio.sleep(0.1)
+    await stage.until_waiting(10)
     stage.log.may_go.set()
     answers = [await asyncio.wait_for(call.read(), 5) for _ in range(11)]
     assert [(answer.batch_id, answer.results[0].seq) for answer in answers] == [(n, n) for n in range(1, 12)]
@@ -83,7 +93,8 @@ async def test_a_stream_is_read_no_further_than_its_share(stage: Stage) -> None:
     await call.write(asked(1, "m1"))
     await stage.until_storing()
     writing = asyncio.create_task(_write(call, 2, 120))
-    await asyncio.sleep(0.2)
+    await stage.until_waiting(31)
+    await asyncio.sleep(0.2)  # nothing happens in it: that is the promise
     stage.log.may_go.set()
     answers = [await asyncio.wait_for(call.read(), 5) for _ in range(120)]
     await writing
@@ -97,7 +108,6 @@ async def test_one_that_is_stopped_answers_what_it_has_read(stage: Stage) -> Non
     await call.write(asked(1, "a"))
     await stage.until_storing()
     stage.servicer.stop()
-    await asyncio.sleep(0.05)
     stage.log.may_go.set()
     assert (await asyncio.wait_for(call.read(), 5)).batch_id == 1
     assert await asyncio.wait_for(call.read(), 5) is grpc.aio.EOF
@@ -111,7 +121,7 @@ async def test_a_caller_who_leaves_is_no_fault_and_what_it_sent_is_stored(stage:
         await call.write(asked(1, "a"))
         await stage.until_storing()
         call.cancel()
-        await asyncio.sleep(0.05)
+        await stage.until_left()
         stage.log.may_go.set()
         other = stage.stream()
         await other.write(asked(1, "a", "b"))
@@ -119,6 +129,12 @@ async def test_a_caller_who_leaves_is_no_fault_and_what_it_sent_is_stored(stage:
         other.cancel()
     assert [(result.seq, result.duplicate) for result in answer.results] == [(1, True), (2, False)]
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110  (neither queue nor set tells)
+            await asyncio.sleep(0.01)
 
 
 async def _write(call: Any, first: int, last: int) -> None:

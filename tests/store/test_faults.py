@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter
 from typing import Any
 
@@ -34,11 +35,20 @@ def end_sessions(url: str) -> int:
         return len(ended.fetchall())
 
 
+# Sessions that may have read their database's settings and are not in pg_stat_activity yet.
+_BEGINNING = """
+SELECT pid FROM pg_locks JOIN pg_database ON objid = pg_database.oid
+WHERE classid = 'pg_database'::regclass AND datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
 def only_reads(url: str, setting: str) -> None:
     """Whether sessions from now on write, as on a standby; those there are end when it begins."""
     with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
         name = url.rpartition("/")[2].partition("?")[0]
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only {setting}".encode())
+        while connection.execute(_BEGINNING).fetchall():
+            time.sleep(0.01)
     if setting == "= on":
         end_sessions(url)
 
