@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from edge.broadcasts import Broadcasts, Drop, Slice
-from edge.crowds import MANY, Crowds
+from edge.crowds import Crowds
 from edge.directory import Directory
 from edge.encoding import JsonEncoding
 from edge.metrics import EdgeMetrics
@@ -21,6 +21,7 @@ SLICE = 64  # sessions of a broadcast written in one turn of the event loop: abo
 CROWD_SLICE = 128  # the same of a frame to a large conversation, which is written to each session at less cost
 MAX_CROWD = 2_000  # frames for large conversations that wait: minutes of work, were they not written together
 MAX_CROWD_BYTES = 16_777_216  # of them
+CROWDED = 50  # users of an entry past which the marks in its conversation take their time: hurrying, they cost more than the entry
 MAX_CROWDED = 10_000  # large conversations remembered; past it the marks of the quietest are no longer held back
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +55,7 @@ class FanOut:
 
     def deliver(self, delivery: link_pb2.Delivery, now: float) -> None:
         """Write a frame to the sessions of some users: of a few at once, of many by and by."""
-        if len(delivery.user_ordinals) > MANY and delivery.seq:
+        if len(delivery.user_ordinals) > CROWDED and delivery.seq:
             self._remember(delivery.conversation_id)
         if not self._crowds.concerns(delivery):
             self._write(delivery, now)

@@ -12,7 +12,7 @@ from edge.connection import Services
 from edge.crowds import MANY, TOGETHER, Crowds
 from edge.directory import Directory
 from edge.encoding import BinaryEncoding, JsonEncoding
-from edge.fan_out import CROWD_SLICE, MAX_CROWD
+from edge.fan_out import CROWD_SLICE, CROWDED, MAX_CROWD, MAX_CROWDED, FanOut
 from edge.frame_reader import FrameReader
 from edge.link_queue import CHAT_TURNS, CROWD_TURNS, LinkQueue
 from edge.metrics import EdgeMetrics
@@ -234,6 +234,21 @@ async def test_past_the_bound_the_log_brings_it() -> None:
     assert metric(board.telemetry, dropped, traffic_class="chat") == metric(board.telemetry, dropped) == 1, "and nothing else"
     states = {session.state.name for ordinal in CROWD for session in board.board.directory.of_user(ordinal)}
     assert states == {"SYNCING"}
+
+
+def test_marks_take_their_time_where_an_entry_went_to_many_as_long_as_that_is_remembered() -> None:
+    fan_out = FanOut(directory(), JsonEncoding(), EdgeMetrics(Telemetry("test")), lambda session: None)
+    fan_out.deliver(delivery("few", 1, range(CROWDED)), 0.0)
+    fan_out.deliver(delivery("typing", 0, range(CROWDED + 1)), 0.0)
+    for number in range(MAX_CROWDED):
+        fan_out.deliver(delivery(f"many{number}", 1, range(CROWDED + 1)), 0.0)
+    assert not fan_out.crowded("few")
+    assert not fan_out.crowded("typing")
+    assert fan_out.crowded("many0")
+    assert fan_out.crowded(f"many{MAX_CROWDED - 1}")
+    fan_out.deliver(delivery("one more", 1, range(CROWDED + 1)), 0.0)
+    assert not fan_out.crowded("many0")
+    assert fan_out.crowded("one more")
 
 
 async def test_a_session_that_fails_in_a_crowd_is_closed_and_the_others_get_theirs() -> None:
