@@ -1,8 +1,7 @@
 """The session directory as an edge keeps it: the core with scripted connections, then a whole edge over a real Redis."""
 
-import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +15,8 @@ from mesh.cache import Cache, SessionRecord
 from mesh.memory_cache import MemoryCache
 from mesh.open_cache import open_cache
 from mesh.telemetry import Telemetry
-from tests.edge.conftest import WAIT, Start
+from tests.edge.conftest import Start
+from tests.eventually import eventually_answered
 from tests.servers import RedisServer, redis_server  # noqa: F401  (a fixture)
 
 
@@ -132,7 +132,7 @@ async def test_the_edge_is_gone_from_the_directory_when_it_ends() -> None:
     writer = SessionWriter("edge-1", changes(), cache.directory, lambda: 0.0)
     async with writer.following(population):
         population.enter(connection(1), "")
-        await until(lambda: found(cache, {"phone"}))
+        await eventually_answered(lambda: found(cache, {"phone"}))
     assert await cache.directory.sessions_of("alice") == []
 
 
@@ -154,12 +154,6 @@ async def found(cache: Cache, devices: set[str], user_id: str = "alice") -> bool
     return sessions is not None and {session.device_id for session in sessions} == devices
 
 
-async def until(reached: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WAIT):
-        while not await reached():  # noqa: ASYNC110  (another process's state is looked at by polling)
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.redis
 async def test_an_edge_tells_who_is_there_and_again_after_flush_freeze_and_restart(
     start: Start,
@@ -173,16 +167,16 @@ async def test_an_edge_tells_who_is_there_and_again_after_flush_freeze_and_resta
     phone = await edge.online("alice", "phone")
     await edge.online("alice", "tablet")
     await edge.connect("alice")  # not Hello yet
-    await until(lambda: found(cache, {"phone", "tablet"}))
+    await eventually_answered(lambda: found(cache, {"phone", "tablet"}))
     redis_server.flush()
-    await until(lambda: found(cache, {"phone", "tablet"}))
+    await eventually_answered(lambda: found(cache, {"phone", "tablet"}))
     redis_server.signal(signal.SIGSTOP)
     await phone.socket.close()
     await edge.online("alice", "watch")  # nobody waits for the directory
     redis_server.signal(signal.SIGCONT)
-    await until(lambda: found(cache, {"tablet", "watch"}))
+    await eventually_answered(lambda: found(cache, {"tablet", "watch"}))
     redis_server.kill()
     redis_server.start()
-    await until(lambda: found(cache, {"tablet", "watch"}))
+    await eventually_answered(lambda: found(cache, {"tablet", "watch"}))
     await edge.stop()
     assert await found(cache, set())

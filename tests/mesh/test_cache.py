@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,9 +14,8 @@ from mesh.memory_cache import MemoryCache
 from mesh.open_cache import open_cache
 from mesh.redis_line import FAILURES, PAUSE_SECONDS, Circuit
 from mesh.telemetry import Telemetry
+from tests.eventually import eventually_answered
 from tests.servers import RedisServer
-
-LIMIT = 10.0  # seconds a change may take to be seen before a test gives up
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
@@ -47,13 +46,6 @@ async def listed(cache: Cache, user_id: str = "alice") -> set[SessionRecord]:
     assert found is not None
     assert len(found) == len(set(found))
     return set(found)
-
-
-async def until(reached: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it is so."""
-    async with asyncio.timeout(LIMIT):
-        while not await reached():  # noqa: ASYNC110  (another process's state is looked at by polling)
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -117,7 +109,7 @@ class TestContract:
         async def written() -> bool:
             return (await cache.recent.get([("a", [3])])) == [[b""]]
 
-        await until(written)
+        await eventually_answered(written)
         got = await cache.recent.get([("a", [3, 1, 4, 2]), ("none", [1, 2]), ("b", [1]), ("a", [1])])
         assert got == [[b"", b"one", None, b"zwei"], [None, None], [b"\0\xff"], [b"one"]]
 
@@ -128,7 +120,7 @@ class TestContract:
             return (await cache.recent.get([("short", [1])])) == [[None]]
 
         await asyncio.sleep(0.05)
-        await until(gone)
+        await eventually_answered(gone)
 
 
 async def test_services_of_a_process_meet_in_its_memory(telemetry: Telemetry) -> None:
@@ -185,7 +177,7 @@ class TestRedisGoesAway:
         async def back() -> bool:
             return await redis.limits.take("alice", 0.1, 1) is not None
 
-        await until(back)
+        await eventually_answered(back)
         assert redis.up
         assert await redis.limits.take("alice", 0.1, 1) != 0.0
         assert b"cache_up 1.0" in telemetry.exposition()
@@ -202,7 +194,7 @@ class TestRedisGoesAway:
         async def away() -> bool:
             return not redis.up
 
-        await until(away)
+        await eventually_answered(away)
         async with within(50 * QUICK_SECONDS):
             assert [await redis.limits.take("alice", 0.1, 1) for _ in range(100)] == [None] * 100
         redis_server.signal(signal.SIGCONT)
@@ -210,7 +202,7 @@ class TestRedisGoesAway:
         async def back() -> bool:
             return await redis.limits.take("alice", 0.1, 1) is not None
 
-        await until(back)
+        await eventually_answered(back)
         waits = [await redis.limits.take("alice", 0.1, 1) for _ in range(20)]
         assert all(wait is not None and 0 < wait <= 10 for wait in waits)  # answers belong to their questions again
         assert b'cache_calls_total{outcome="late"}' in telemetry.exposition()
@@ -232,7 +224,7 @@ class TestRedisGoesAway:
         async def written() -> bool:
             return (await redis.recent.get([("a", [4_999])])) == [[b"x"]]
 
-        await until(written)
+        await eventually_answered(written)
         assert await redis.recent.get([("a", [0])]) == [[None]]  # the oldest went
 
     async def test_rubbish_under_our_keys_is_no_answer(self, redis: Cache, redis_server: RedisServer) -> None:

@@ -1,7 +1,6 @@
 """A mesh with notifications: store and tagsvc twins, routers with quick resends, and a scheduler's hands."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,7 +16,6 @@ from tidings.router.v1.notification_pb2_grpc import NotificationServiceStub
 from tidings.store.v1 import notification_pb2 as store
 from tidings.store.v1.notification_pb2_grpc import NotificationStoreServiceStub
 
-PATIENCE = 10.0
 QUICK: dict[str, Any] = {
     "resend_seconds": 0.4,
     "resend_longest_seconds": 1.6,
@@ -97,10 +95,3 @@ def gauge(mesh: Mesh, name: str) -> float:
     """A metric's value now, over all labels."""
     lines = mesh.telemetry.exposition().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that only looking tells."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110  (metrics tell nobody)
-            await asyncio.sleep(0.01)

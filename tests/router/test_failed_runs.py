@@ -12,9 +12,10 @@ from pyroaring import BitMap
 from mesh import errors
 from store.serve import serve as serve_store
 from store.settings import StoreSettings
+from tests.eventually import eventually
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge
-from tests.router.notification_mesh import QUICK, NotificationMesh, eventually, gauge, notification_mesh
+from tests.router.notification_mesh import QUICK, NotificationMesh, gauge, notification_mesh
 from tests.router.notification_twin import Kept
 from tests.router.test_notifications_with_store import COMPLETED, Business
 from tests.store.behind import execute, query

@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 import pytest
 from pyroaring import BitMap
 
+from tests.eventually import eventually
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge
-from tests.router.notification_mesh import NotificationMesh, RouterHand, eventually, gauge, notification_mesh
+from tests.router.notification_mesh import NotificationMesh, RouterHand, gauge, notification_mesh
 from tests.router.notification_twin import Kept
 from tidings.common.v1 import notification_pb2 as common
 from tidings.store.v1 import notification_pb2 as store

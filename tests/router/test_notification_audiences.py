@@ -7,9 +7,10 @@ import pytest
 from pyroaring import BitMap
 
 from mesh import errors
+from tests.eventually import eventually
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge
-from tests.router.notification_mesh import NotificationMesh, eventually, gauge, notification_mesh
+from tests.router.notification_mesh import NotificationMesh, gauge, notification_mesh
 from tests.router.notification_twin import Kept, notification
 from tidings.common.v1 import notification_pb2 as common
 

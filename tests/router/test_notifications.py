@@ -10,9 +10,10 @@ import pytest
 from pyroaring import BitMap
 
 from mesh import errors
+from tests.eventually import eventually
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge, frame_of
-from tests.router.notification_mesh import NotificationMesh, RouterHand, eventually, gauge, notification_mesh
+from tests.router.notification_mesh import NotificationMesh, RouterHand, gauge, notification_mesh
 from tests.router.notification_twin import notification
 from tidings.common.v1 import notification_pb2 as common
 from tidings.router.v1 import link_pb2

@@ -15,9 +15,10 @@ from store.serve import serve as serve_store
 from store.settings import StoreSettings
 from tagsvc.serve import serve as serve_tagsvc
 from tagsvc.settings import TagsvcSettings
+from tests.eventually import eventually
 from tests.router.conftest import Mesh
 from tests.router.fake_edge import edge
-from tests.router.notification_mesh import QUICK, eventually, gauge
+from tests.router.notification_mesh import QUICK, gauge
 from tests.router.notification_twin import notification
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text

@@ -1,11 +1,8 @@
 """A business as it calls a scheduler: stubs over one channel, and short words for what tests say often."""
 
-import asyncio
 import secrets
-import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,12 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh import rpc
 from mesh.errors import TidingsError
 from mesh.times import timestamp
+from tests.eventually import eventually_answered
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Text
 from tidings.scheduler.v1 import scheduler_pb2 as pb
 from tidings.scheduler.v1.scheduler_pb2_grpc import NotificationServiceStub
-
-R = TypeVar("R")
 
 
 class Business:
@@ -58,7 +54,7 @@ class Business:
         async def reached() -> bool:
             return await self.state(notification_id) == state
 
-        await eventually(reached)
+        await eventually_answered(reached)
 
     async def list(self, **fields: Any) -> list[pb.Notification]:
         """A page."""
@@ -113,15 +109,6 @@ class Business:
         request = pb.ListRecipientsRequest(notification_id=notification_id, outcome=outcome, page_size=size, page_token=token)
         with rpc.named_errors():
             return await self.stub.ListRecipients(request)
-
-
-async def eventually(holds: Callable[[], Awaitable[R]]) -> R:
-    """Look from outside until something holds; gives what was seen then."""
-    until = time.monotonic() + 10
-    while not (seen := await holds()):
-        assert time.monotonic() < until, "it does not come"
-        await asyncio.sleep(0.01)
-    return seen
 
 
 async def refusal(call: Any) -> tuple[str, str]:

@@ -13,7 +13,8 @@ from mesh.nodes import NodePool
 from mesh.times import SECOND, clock, timestamp
 from scheduler.grpc_routers import GrpcRouter, GrpcRouters
 from scheduler.series import Series
-from tests.scheduler.business import Business, eventually, spec, stamp
+from tests.eventually import eventually_answered
+from tests.scheduler.business import Business, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
 from tidings.common.v1 import notification_pb2 as common
@@ -292,8 +293,8 @@ async def test_a_router_that_left_since_it_was_chosen_is_unavailable(mesh: Mesh)
 
     async with AsyncExitStack() as life:
         await mesh.router(life)
-        chosen = await eventually(owner)
-    await eventually(gone)
+        chosen = await eventually_answered(owner)
+    await eventually_answered(gone)
     assert chosen is not None
     for call in (chosen.start([stored.Claim(notification_id="n1", fence=1)]), chosen.refresh(["n1"])):
         with pytest.raises(TidingsError, match="left") as raised:

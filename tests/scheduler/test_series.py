@@ -14,7 +14,8 @@ from mesh.times import timestamp
 from scheduler.grpc_store import GrpcNotificationStore
 from scheduler.recurrence import Calendar
 from scheduler.series import Series
-from tests.scheduler.business import Business, at, eventually, refusal, spec, stamp
+from tests.eventually import eventually_answered
+from tests.scheduler.business import Business, at, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
 from tidings.common.v1 import notification_pb2 as common
@@ -51,7 +52,7 @@ async def number(business: Business, first: pb.Notification, wanted: int) -> lis
         found = await series(business, first)
         return found if len(found) >= wanted else None
 
-    return await eventually(enough) or []
+    return await eventually_answered(enough) or []
 
 
 async def test_the_first_occurrence_is_at_the_first_time_and_the_next_is_made_when_it_is_due(
@@ -333,7 +334,7 @@ async def test_one_whose_next_occurrence_can_not_be_made_is_put_aside_and_holds_
         mesh.clock.advance(seconds=1)
         return await business.state(first.notification_id) == common.NOTIFICATION_STATE_PAUSED
 
-    await eventually(paused)
+    await eventually_answered(paused)
     assert "no such day" in (await business.get(first.notification_id)).report.reason
     monkeypatch.undo()
     monkeypatch.setattr("store.serve.clock", mesh.clock)

@@ -12,7 +12,8 @@ from mesh.errors import TidingsError
 from mesh.followed_clock import FollowedClock
 from mesh.times import SECOND
 from scheduler.grpc_store import GrpcNotificationStore
-from tests.scheduler.business import Business, eventually, refusal, spec, stamp
+from tests.eventually import eventually_answered
+from tests.scheduler.business import Business, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tidings.common.v1 import notification_pb2 as common
 from tidings.common.v1.content_pb2 import Content, Custom, Text
@@ -317,7 +318,7 @@ async def test_a_scheduler_whose_clock_is_wrong_judges_by_the_store(mesh: Mesh, 
     async def right() -> bool:
         return own() == int(mesh.clock.now)
 
-    await eventually(right)
+    await eventually_answered(right)
     answer = await business.upload(spec("ann", send_time=stamp("2026-06-01 12:00:10"), expire_time=stamp("2026-06-01 12:10")))
     assert answer.notification.report.state == common.NOTIFICATION_STATE_SCHEDULED
     assert (await business.upload(spec("ann"))).notification.spec.send_time == stamp(NOW)
@@ -331,7 +332,7 @@ async def test_without_a_tags_service_only_expressions_are_refused_for_now(mesh:
     assert (raised.value.reason, raised.value.field) == ("UNAVAILABLE", "")
     await mesh.audience()
     mesh.tags.put("gold", *await store.ordinals("a"))
-    await eventually(lambda: taken(business.upload(spec(expression="gold"), "later")))
+    await eventually_answered(lambda: taken(business.upload(spec(expression="gold"), "later")))
     assert len(await business.list()) == 2
 
 
@@ -343,7 +344,7 @@ async def test_without_a_store_nothing_is_taken_and_the_same_request_goes_throug
         before = await business.upload(spec("ann"), "before")
     assert await refusal(business.upload(spec("ann"), "during")) == ("UNAVAILABLE", "")
     await mesh.store()
-    await eventually(lambda: taken(business.upload(spec("ann"), "during")))
+    await eventually_answered(lambda: taken(business.upload(spec("ann"), "during")))
     assert await business.upload(spec("ann"), "before") == before
     assert len(await business.list()) == 2
 

@@ -8,7 +8,8 @@ import pytest
 
 from mesh import rpc
 from mesh.errors import TidingsError
-from tests.scheduler.business import Business, eventually, stamp
+from tests.eventually import eventually_answered
+from tests.scheduler.business import Business, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
 from tests.scheduler.test_controls import send_to
@@ -81,7 +82,7 @@ async def test_nothing_is_said_while_nothing_changes(mesh: Mesh, business: Busin
     async def often() -> bool:
         return readings(mesh) >= reads + 5
 
-    await eventually(often)
+    await eventually_answered(often)
     await business.pause(notification_id)
     report = await watching.next()
     assert report is not None
@@ -131,7 +132,7 @@ async def test_more_watchers_than_allowed_are_refused_until_one_leaves(mesh: Mes
     await first.next()
     assert await refused(Watching(business, notification_id)) == "OVERLOADED"
     first.cancel()
-    await eventually(lambda: allowed(Watching(business, notification_id)))
+    await eventually_answered(lambda: allowed(Watching(business, notification_id)))
 
 
 async def allowed(watching: Watching) -> bool:

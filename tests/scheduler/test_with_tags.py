@@ -9,7 +9,8 @@ import tagsvc.serve
 from mesh import rpc
 from mesh.errors import TidingsError
 from tagsvc.settings import TagsvcSettings
-from tests.scheduler.business import Business, eventually, refusal, spec, stamp
+from tests.eventually import eventually_answered
+from tests.scheduler.business import Business, refusal, spec, stamp
 from tests.scheduler.mesh_under_test import Mesh, Store
 from tests.scheduler.router_twin import Router
 from tests.scheduler.test_controls import send_to
@@ -55,7 +56,7 @@ async def tags(mesh: Mesh, store: Store) -> Tags:
 @pytest.fixture
 async def business(mesh: Mesh, tags: Tags) -> Business:
     """A business that calls a scheduler beside the real tags' service, once that has read its log."""
-    await eventually(lambda: put(tags, "gold", "ann", "bob", "cid"))
+    await eventually_answered(lambda: put(tags, "gold", "ann", "bob", "cid"))
     await tags.put("left", "bob")
     return await mesh.scheduler()
 

@@ -1,7 +1,7 @@
 """One stream of batches, over a socket and within the process, before a log that waits for a word."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from mesh.local_server import LocalServers
 from mesh.telemetry import Telemetry
 from store.appender import Appender
 from store.service_message_log import MessageLogServicer
+from tests.eventually import eventually
 from tests.store.client import message
 from tests.store.test_appender import MemoryLog, running
 from tidings.store.v1 import message_log_pb2 as pb
@@ -42,11 +43,11 @@ class Stage:
 
     async def until_waiting(self, batches: int) -> None:
         """Wait until so many batches wait for the next transaction."""
-        await _until(lambda: len(self._appender._queue) == batches)
+        await eventually(lambda: len(self._appender._queue) == batches, 5.0)
 
     async def until_left(self) -> None:
         """Wait until the store has noticed that all callers left."""
-        await _until(lambda: not self.servicer._streams)
+        await eventually(lambda: not self.servicer._streams, 5.0)
 
 
 @pytest.fixture(params=["socket", "process"])
@@ -129,12 +130,6 @@ async def test_a_caller_who_leaves_is_no_fault_and_what_it_sent_is_stored(stage:
         other.cancel()
     assert [(result.seq, result.duplicate) for result in answer.results] == [(1, True), (2, False)]
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110  (neither queue nor set tells)
-            await asyncio.sleep(0.01)
 
 
 async def _write(call: Any, first: int, last: int) -> None:

@@ -35,7 +35,7 @@ def end_sessions(url: str) -> int:
         return len(ended.fetchall())
 
 
-# Sessions that may have read their database's settings and are not in pg_stat_activity yet.
+# Sessions that may have read their database's settings and are not in pg_stat_activity yet. Nobody tells when one is.
 _BEGINNING = """
 SELECT pid FROM pg_locks JOIN pg_database ON objid = pg_database.oid
 WHERE classid = 'pg_database'::regclass AND datname = current_database() AND pid <> pg_backend_pid()
